@@ -1,0 +1,1 @@
+//! Comity’s durable store.
