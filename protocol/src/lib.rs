@@ -1,1 +1,17 @@
-//! Comity’s pure core.
+//! Comity's pure core: types, wire format and state machines.
+//!
+//! Nothing here reads a clock, does I/O, draws randomness or depends on hash order: time and seeds are arguments, and
+//! what should happen in the world is returned as an effect. The node's tasks and the simulator drive the same code.
+//!
+//! Read in this order: [`ids`], [`geo`] and [`constraints`] are the vocabulary; [`trust`] is who may speak for whom;
+//! [`advert`] is what nodes promise; [`codec`] is how all of it becomes bytes.
+
+pub mod advert;
+pub mod codec;
+pub mod constraints;
+pub mod geo;
+pub mod ids;
+pub mod rng;
+pub mod testing;
+pub mod time;
+pub mod trust;

@@ -1,0 +1,448 @@
+//! Names and identifiers. Each is parsed once, at the edge, and cannot be wrong afterwards.
+
+use core::fmt;
+use core::str::FromStr;
+use std::sync::Arc;
+
+use ed25519_dalek::VerifyingKey;
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+
+/// Why a name or an identifier was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text of a node id is not the base58 form of an ed25519 peer id.
+    #[error(
+        "`{0}` is not a node id: expected the libp2p peer id of an ed25519 key, which starts with 12D3KooW"
+    )]
+    Node(String),
+    /// An org's name is not DNS-like.
+    #[error(
+        "`{0}` is not an org name: expected a DNS-like name such as acme.example (a-z, 0-9, - and dots, at most 253)"
+    )]
+    Org(String),
+    /// A server's name has characters that tool names may not have, or a wrong length.
+    #[error("`{0}` is not a server name: expected 1 to 64 of a-z, A-Z, 0-9, _ and -")]
+    Server(String),
+    /// A mesh's name has a wrong length or wrong characters.
+    #[error("`{0}` is not a mesh name: expected 1 to 64 of a-z, 0-9, - and .")]
+    Mesh(String),
+    /// A tool's name is empty, too long, or has control characters.
+    #[error("a tool name must be 1 to {TOOL_NAME_BYTES_MAX} bytes without control characters")]
+    Tool,
+    /// A digest is not written as `blake3:` and 64 hexadecimal digits.
+    #[error("`{0}` is not a digest: expected blake3: and 64 hexadecimal digits")]
+    Digest(String),
+}
+
+/// The bytes that precede the key in an ed25519 peer id: an identity multihash over libp2p's protobuf of the key
+/// (libp2p peer-ids specification, "Peer Ids").
+const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+
+/// Longest tool name accepted from an upstream or a peer, in bytes.
+pub const TOOL_NAME_BYTES_MAX: usize = 128;
+
+/// A node's identity: its ed25519 public key, shown as the libp2p peer id of that key.
+///
+/// The bytes are those of a key as claimed; whether they are a point on the curve shows when a signature is checked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId([u8; 32]);
+
+impl NodeId {
+    /// The node whose ed25519 public key is `key`.
+    pub const fn from_bytes(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The public key's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The key that checks this node's signatures; `None` when the bytes are not a valid public key.
+    pub fn verifying_key(&self) -> Option<VerifyingKey> {
+        VerifyingKey::from_bytes(&self.0).ok()
+    }
+
+    /// The binary peer id (38 bytes).
+    pub fn to_peer_id_bytes(&self) -> [u8; 38] {
+        let mut out = [0; 38];
+        out[..6].copy_from_slice(&PEER_ID_PREFIX);
+        out[6..].copy_from_slice(&self.0);
+        out
+    }
+
+    /// Reads a binary peer id.
+    ///
+    /// # Errors
+    /// [`IdError::Node`] when it is not that of an ed25519 key.
+    pub fn from_peer_id_bytes(bytes: &[u8]) -> Result<Self, IdError> {
+        let key = bytes.strip_prefix(&PEER_ID_PREFIX).and_then(|key| key.try_into().ok());
+        key.map(Self).ok_or_else(|| IdError::Node(bs58::encode(&bytes[..bytes.len().min(64)]).into_string()))
+    }
+
+    /// The last eight characters of the peer id: enough for a person to tell nodes apart in a table.
+    pub fn short(&self) -> String {
+        let full = self.to_string();
+        full[full.len() - 8..].to_owned()
+    }
+}
+
+impl From<VerifyingKey> for NodeId {
+    fn from(key: VerifyingKey) -> Self {
+        Self(key.to_bytes())
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&bs58::encode(self.to_peer_id_bytes()).into_string())
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({})", self.short())
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let refuse = || IdError::Node(text.chars().take(80).collect());
+        let mut buffer = [0; 38];
+        // Decoding into a fixed buffer bounds the work that a long text can cause.
+        let length = bs58::decode(text).onto(&mut buffer[..]).map_err(|_| refuse())?;
+        Self::from_peer_id_bytes(&buffer[..length]).map_err(|_| refuse())
+    }
+}
+
+impl<C> Encode<C> for NodeId {
+    fn encode<W: encode::Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for NodeId {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        fixed_bytes(d).map(Self)
+    }
+}
+
+/// Reads a byte string of exactly `N` bytes.
+pub(crate) fn fixed_bytes<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], decode::Error> {
+    d.bytes()?.try_into().map_err(|_| decode::Error::message("byte string of the wrong length"))
+}
+
+/// Defines a name: text that a predicate accepts, kept behind an `Arc` because names are cloned into every table.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $error:expr, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) { Ok(Self(text.into())) } else { Err($error(text)) }
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl<C> Encode<C> for $name {
+            fn encode<W: encode::Write>(
+                &self,
+                e: &mut Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), encode::Error<W::Error>> {
+                e.str(&self.0)?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $name {
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                d.str()?.parse().map_err(|error: IdError| decode::Error::message(error.to_string()))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name!(
+    /// An organisation's name: DNS-like and lower case, such as `acme.example`.
+    OrgName,
+    |text: &str| IdError::Org(shorten(text)),
+    is_dns_like
+);
+
+name!(
+    /// The name by which a node knows one of its MCP servers.
+    ServerName,
+    |text: &str| IdError::Server(shorten(text)),
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+);
+
+name!(
+    /// A mesh's name: nodes of different meshes do not talk, and a signature for one is void in another.
+    MeshName,
+    |text: &str| IdError::Mesh(shorten(text)),
+    |text| (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+);
+
+name!(
+    /// A tool's own name, as its server gives it.
+    ToolName,
+    |_: &str| IdError::Tool,
+    |text| (1..=TOOL_NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+);
+
+fn shorten(text: &str) -> String {
+    text.chars().take(80).filter(|c| !c.is_control()).collect()
+}
+
+/// RFC 1123 labels, lower case only so that one org has one spelling.
+fn is_dns_like(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+/// What can be called: `org / server / tool`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct CapabilityId {
+    /// The org whose node serves it.
+    #[n(0)]
+    pub org: OrgName,
+    /// The server, as that node names it.
+    #[n(1)]
+    pub server: ServerName,
+    /// The tool, as that server names it.
+    #[n(2)]
+    pub tool: ToolName,
+}
+
+impl fmt::Display for CapabilityId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.org, self.server, self.tool)
+    }
+}
+
+/// Defines a 32-byte BLAKE3 digest in a domain of its own, so that one kind can never pass for another.
+macro_rules! digest {
+    ($(#[$doc:meta])* $name:ident, $context:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// The digest of `bytes` in this type's domain (BLAKE3 `derive_key` mode).
+            pub fn of(bytes: &[u8]) -> Self {
+                Self(blake3::derive_key($context, bytes))
+            }
+
+            /// A digest that was computed elsewhere.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The digest's bytes.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// The first eight hexadecimal digits, for tables.
+            pub fn short(&self) -> String {
+                data_encoding::HEXLOWER.encode(&self.0[..4])
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "blake3:{}", data_encoding::HEXLOWER.encode(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let refuse = || IdError::Digest(shorten(text));
+                let hex = text.strip_prefix("blake3:").filter(|hex| hex.len() == 64).ok_or_else(refuse)?;
+                let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).map_err(|_| refuse())?;
+                bytes.try_into().map(Self).map_err(|_| refuse())
+            }
+        }
+
+        impl<C> Encode<C> for $name {
+            fn encode<W: encode::Write>(
+                &self,
+                e: &mut Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), encode::Error<W::Error>> {
+                e.bytes(&self.0)?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $name {
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                fixed_bytes(d).map(Self)
+            }
+        }
+    };
+}
+
+digest!(
+    /// The digest of an org's first root: what another org pins.
+    RootHash,
+    "comity 2026 org root"
+);
+digest!(
+    /// The digest of a contract in canonical form: the same tool on two nodes has the same one.
+    ContractDigest,
+    "comity 2026 contract"
+);
+digest!(
+    /// The digest of bytes that are pulled by digest: an offer set, or a tool's whole descriptor.
+    BlobDigest,
+    "comity 2026 blob"
+);
+digest!(
+    /// The digest of a signed object's bytes as received.
+    ObjectDigest,
+    "comity 2026 signed object"
+);
+digest!(
+    /// The digest of a request's or a result's raw JSON, as a receipt states it.
+    PayloadDigest,
+    "comity 2026 payload"
+);
+
+/// One call, for logs, receipts and duplicates: 128 random bits minted by the caller's node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId([u8; 16]);
+
+impl CallId {
+    /// A call id of these bytes; the shell draws them at random.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallId({self})")
+    }
+}
+
+impl<C> Encode<C> for CallId {
+    fn encode<W: encode::Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+        e.bytes(&self.0)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for CallId {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        fixed_bytes(d).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_id_reads_back_what_it_shows() {
+        let id = NodeId::from_bytes([7; 32]);
+        assert!(id.to_string().starts_with("12D3KooW"));
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn what_is_no_node_id_is_refused() {
+        for text in ["", "12D3KooW", "not base58 0OIl", &"1".repeat(100_000)] {
+            assert!(matches!(text.parse::<NodeId>(), Err(IdError::Node(_))), "{}", shorten(text));
+        }
+    }
+
+    #[test]
+    fn names_are_parsed_strictly() {
+        for good in ["acme.example", "a", "x-1.y"] {
+            assert!(good.parse::<OrgName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "a..b", "-a", "a-", "Acme.example", "a_b", &"a".repeat(64)] {
+            assert!(bad.parse::<OrgName>().is_err(), "{bad}");
+        }
+        assert!("time_2-x".parse::<ServerName>().is_ok());
+        assert!("a.b".parse::<ServerName>().is_err());
+        assert!("a\nb".parse::<ToolName>().is_err());
+    }
+
+    #[test]
+    fn digests_of_one_input_differ_by_domain() {
+        assert_ne!(RootHash::of(b"x").as_bytes(), BlobDigest::of(b"x").as_bytes());
+        let digest = RootHash::of(b"x");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert!("blake3:12".parse::<RootHash>().is_err());
+    }
+}
