@@ -147,9 +147,9 @@ pub enum AdvertError {
         /// The node.
         node: NodeId,
         /// What it claims beyond.
-        beyond: CountrySet,
+        beyond: Box<CountrySet>,
         /// What the membership allows.
-        allowed: CountrySet,
+        allowed: Box<CountrySet>,
     },
     /// A list or a text in it is too long, or it lives too long.
     #[error("the advert of {node} breaks a bound: {what}")]
@@ -292,7 +292,11 @@ fn check_against(advert: &Advert, membership: &Membership) -> Result<(), AdvertE
     } else {
         let (claimed, allowed) = (advert.site.processing_locations, membership.locations_max);
         let beyond = claimed.difference(&allowed);
-        return if beyond.is_empty() { Ok(()) } else { Err(AdvertError::Location { node, beyond, allowed }) };
+        return if beyond.is_empty() {
+            Ok(())
+        } else {
+            Err(AdvertError::Location { node, beyond: beyond.into(), allowed: allowed.into() })
+        };
     };
     Err(AdvertError::Disagrees { node, field })
 }
