@@ -1,1 +1,3 @@
 //! The Comity node.
+
+pub mod exchange;

@@ -4,13 +4,16 @@
 //! what should happen in the world is returned as an effect. The node's tasks and the simulator drive the same code.
 //!
 //! Read in this order: [`ids`], [`geo`] and [`constraints`] are the vocabulary; [`trust`] is who may speak for whom;
-//! [`advert`] is what nodes promise; [`codec`] is how all of it becomes bytes.
+//! [`advert`] is what nodes promise; [`codec`] is how all of it becomes bytes. [`json`] and [`jsonrpc`] are how
+//! MCP's messages are read without rewriting them.
 
 pub mod advert;
 pub mod codec;
 pub mod constraints;
 pub mod geo;
 pub mod ids;
+pub mod json;
+pub mod jsonrpc;
 pub mod rng;
 pub mod testing;
 pub mod time;
