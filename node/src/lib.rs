@@ -1,3 +1,4 @@
 //! The Comity node.
 
 pub mod exchange;
+pub mod gateway;

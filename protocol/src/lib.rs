@@ -17,4 +17,5 @@ pub mod jsonrpc;
 pub mod rng;
 pub mod testing;
 pub mod time;
+pub mod trace;
 pub mod trust;
