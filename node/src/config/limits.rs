@@ -1,0 +1,57 @@
+//! The `[limits]` section: bounds that hold for the node as a whole.
+
+use std::time::Duration;
+
+use super::section::Section;
+use super::setting::ByteSize;
+
+/// The `[limits]` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Calls in flight, from clients and peers together; more are refused as overloaded.
+    pub calls_in_flight_max: u32,
+    /// Largest request or result that is carried.
+    pub message_max: ByteSize,
+    /// How long a call may take when nobody demands less.
+    pub call_timeout: Duration,
+    /// How long running calls may go on after SIGTERM.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            calls_in_flight_max: 1024,
+            message_max: ByteSize::mib(16),
+            call_timeout: Duration::from_secs(300),
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl LimitsConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let default = LimitsConfig::default();
+        let day = Duration::from_secs(24 * 60 * 60);
+        let config = LimitsConfig {
+            calls_in_flight_max: section.or_within(
+                "calls_in_flight_max",
+                default.calls_in_flight_max,
+                1..=100_000,
+            ),
+            message_max: section.or_within(
+                "message_max",
+                default.message_max,
+                ByteSize::kib(4)..=ByteSize::mib(256),
+            ),
+            call_timeout: section.or_within(
+                "call_timeout",
+                default.call_timeout,
+                Duration::from_millis(1)..=day,
+            ),
+            shutdown_grace: section.or_within("shutdown_grace", default.shutdown_grace, Duration::ZERO..=day),
+        };
+        section.finish();
+        config
+    }
+}

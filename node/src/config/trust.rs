@@ -1,0 +1,69 @@
+//! The `[trust]` section: the orgs that this node believes, each by the digest of its root.
+
+use comity_protocol::ids::{OrgName, RootHash};
+
+use super::section::Section;
+use super::setting::TextSetting;
+
+/// Orgs that one configuration may pin.
+pub const ORGS_MAX: usize = 1_000;
+
+/// One `[[trust.orgs]]` entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedOrg {
+    /// The org.
+    pub name: OrgName,
+    /// The digest of its first root; later roots are believed by the chain of signatures from it.
+    pub root: RootHash,
+    /// Which of its tools are visible without an approval of their own.
+    pub approve: Approve,
+}
+
+/// Which tools of a foreign org clients see before the operator has approved each contract.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Approve {
+    /// None: each contract is approved with `comity tools approve`.
+    #[default]
+    None,
+    /// All, as they are when first seen; a contract that changes is still quarantined.
+    All,
+}
+
+impl TextSetting for Approve {
+    const EXPECTED: &'static str = "\"none\" or \"all\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Approve::None),
+            "all" => Ok(Approve::All),
+            other => Err(format!("{other:?} is neither \"none\" nor \"all\"")),
+        }
+    }
+}
+
+pub(super) fn read(mut trust: Section<'_>) -> Vec<TrustedOrg> {
+    let mut orgs: Vec<TrustedOrg> = Vec::new();
+    let sections = trust.sections("orgs");
+    if sections.len() > ORGS_MAX {
+        trust.fault("orgs", format!("names {} orgs", sections.len()), format!("name at most {ORGS_MAX}"));
+    }
+    for mut section in sections.into_iter().take(ORGS_MAX) {
+        let name = section.required::<OrgName>("name");
+        let root = section.required::<RootHash>("root");
+        let approve = section.or("approve", Approve::default());
+        if let (Some(name), Some(root)) = (name, root) {
+            match orgs.iter().any(|known| known.name == name) {
+                true => section.fault(
+                    "name",
+                    format!("{name} is pinned twice"),
+                    "keep the entry with the right root",
+                ),
+                false => orgs.push(TrustedOrg { name, root, approve }),
+            }
+        }
+        section.finish();
+    }
+    trust.finish();
+    orgs
+}
