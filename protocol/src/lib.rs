@@ -14,6 +14,7 @@ pub mod geo;
 pub mod ids;
 pub mod json;
 pub mod jsonrpc;
+pub mod mesh;
 pub mod rng;
 pub mod testing;
 pub mod time;
