@@ -3,7 +3,9 @@
 pub mod admin;
 pub mod config;
 pub mod exchange;
-pub mod gateway;
 pub mod files;
+pub mod gateway;
+pub mod identity;
+pub mod org;
 pub mod secret;
 pub mod telemetry;

@@ -8,6 +8,7 @@
 
 pub mod constraints;
 pub mod domain;
+pub mod edit;
 pub mod expand;
 pub mod fault;
 pub mod jsonc;
@@ -20,6 +21,7 @@ pub mod servers_json;
 pub mod setting;
 pub mod site;
 pub mod trust;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
