@@ -10,6 +10,7 @@
 pub mod advert;
 pub mod codec;
 pub mod constraints;
+pub mod contract;
 pub mod geo;
 pub mod ids;
 pub mod json;
