@@ -8,6 +8,7 @@
 //! MCP's messages are read without rewriting them.
 
 pub mod advert;
+pub mod approval;
 pub mod codec;
 pub mod constraints;
 pub mod contract;
