@@ -18,6 +18,7 @@ pub mod json;
 pub mod jsonrpc;
 pub mod mesh;
 pub mod rng;
+pub mod route;
 pub mod testing;
 pub mod time;
 pub mod trace;
