@@ -357,6 +357,11 @@ digest!(
     "comity 2026 blob"
 );
 digest!(
+    /// The digest of a catalogue as clients see it.
+    CatalogueDigest,
+    "comity 2026 catalogue"
+);
+digest!(
     /// The digest of a signed object's bytes as received.
     ObjectDigest,
     "comity 2026 signed object"

@@ -9,6 +9,7 @@
 
 pub mod advert;
 pub mod approval;
+pub mod catalogue;
 pub mod codec;
 pub mod constraints;
 pub mod contract;
