@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod control;
 pub mod exchange;
 pub mod files;
 pub mod gateway;
