@@ -4,6 +4,7 @@ pub mod admin;
 pub mod config;
 pub mod control;
 pub mod exchange;
+pub mod face;
 pub mod files;
 pub mod gateway;
 pub mod identity;

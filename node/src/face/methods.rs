@@ -1,0 +1,78 @@
+//! Which methods exist, and in which era: the one table to extend when the face learns more of MCP.
+//!
+//! A method that is not here is answered with `-32601` by name, and nothing advertises it. Resources, prompts and
+//! completion will be gateway requests like `tools/call`: an entry here, an arm in `Core::answer`, a capability in
+//! `handshake`.
+
+use comity_protocol::jsonrpc::{RpcError, codes};
+
+use crate::gateway::Era;
+
+/// A request that the face knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    /// Opens a legacy session; each transport does that in its own way.
+    Initialize,
+    Ping,
+    SetLevel,
+    Discover,
+    Listen,
+    ListTools,
+    CallTool,
+}
+
+/// In which eras a method exists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum In {
+    Legacy,
+    Modern,
+    Both,
+}
+
+const TABLE: [(&str, Method, In); 7] = [
+    ("tools/call", Method::CallTool, In::Both),
+    ("tools/list", Method::ListTools, In::Both),
+    ("ping", Method::Ping, In::Legacy),
+    ("initialize", Method::Initialize, In::Legacy),
+    ("logging/setLevel", Method::SetLevel, In::Legacy),
+    ("server/discover", Method::Discover, In::Modern),
+    ("subscriptions/listen", Method::Listen, In::Modern),
+];
+
+/// Finds a method.
+///
+/// # Errors
+/// `-32601`, naming the method.
+pub(super) fn find(name: &str, era: Era) -> Result<Method, RpcError> {
+    let here = |known: In| {
+        matches!((known, era), (In::Both, _) | (In::Legacy, Era::Legacy) | (In::Modern, Era::Modern))
+    };
+    let entry = TABLE.into_iter().find(|(known, _, eras)| *known == name && here(*eras));
+    entry.map(|(_, method, _)| method).ok_or_else(|| {
+        let name: String = name.chars().take(NAME_CHARS_SHOWN).collect();
+        RpcError::new(codes::METHOD_NOT_FOUND, format!("Method not found: {name}"))
+    })
+}
+
+/// How much of an unknown method's name is echoed.
+const NAME_CHARS_SHOWN: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eras_keep_their_own_methods() {
+        assert_eq!(find("ping", Era::Legacy).unwrap(), Method::Ping);
+        assert_eq!(find("tools/call", Era::Modern).unwrap(), Method::CallTool);
+        for (name, era) in
+            [("ping", Era::Modern), ("server/discover", Era::Legacy), ("resources/list", Era::Modern)]
+        {
+            let error = find(name, era).unwrap_err();
+            assert_eq!(
+                (error.code, error.message),
+                (codes::METHOD_NOT_FOUND, format!("Method not found: {name}"))
+            );
+        }
+    }
+}
