@@ -8,6 +8,7 @@ pub mod face;
 pub mod files;
 pub mod gateway;
 pub mod identity;
+pub mod metrics;
 pub mod org;
 pub mod secret;
 pub mod telemetry;
