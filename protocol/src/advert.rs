@@ -175,9 +175,9 @@ pub enum AdvertError {
         /// What is known.
         known: Sequence,
     },
-    /// Another advert with the same sequence number is known: the node contradicts itself.
-    #[error("the node {0} has signed two adverts with one sequence number")]
-    Equivocation(NodeId),
+    /// The node publishes faster than a node may.
+    #[error("the node {0} publishes too often")]
+    TooOften(NodeId),
     /// The directory holds as many nodes as it may.
     #[error("the directory is full")]
     Full,
@@ -195,7 +195,7 @@ impl AdvertError {
             Self::Expired(_) => "expired",
             Self::NotYet(_) => "future",
             Self::Stale { .. } => "stale",
-            Self::Equivocation(_) => "equivocation",
+            Self::TooOften(_) => "too_often",
             Self::Full => "full",
         }
     }
@@ -204,7 +204,7 @@ impl AdvertError {
     pub const fn is_honest_mistake(&self) -> bool {
         matches!(
             self,
-            Self::Expired(_) | Self::NotYet(_) | Self::Stale { .. } | Self::Full | Self::Equivocation(_)
+            Self::Expired(_) | Self::NotYet(_) | Self::Stale { .. } | Self::TooOften(_) | Self::Full
         ) || matches!(
             self,
             Self::Membership(

@@ -8,11 +8,11 @@
 //! carry them out, and call [`Mesh::handle_timeout`] no later than [`Mesh::poll_timeout`] says. Effects that concern a
 //! connection that has gone meanwhile are dropped by whoever carries them out.
 
-// pub mod directory;
+pub mod directory;
 // pub mod fetch;
-// pub mod link;
-// pub mod overlay;
-// pub mod reconcile;
+pub mod link;
+pub mod overlay;
+pub mod reconcile;
 pub mod wire;
 
 use crate::advert::Sequence;

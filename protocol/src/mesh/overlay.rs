@@ -1,0 +1,353 @@
+//! The overlay: whom this node dials, keeps as a neighbour and lets go.
+//!
+//! A partial view in the manner of HyParView (Leitao, Pereira, Rodrigues, DSN 2007): some eight neighbours chosen at
+//! random. Two rules come from simulation. A node goes on dialling its seeds and nodes it has lost, at a low rate and
+//! for ever, because otherwise two halves of a healed partition never meet. And a full node always makes room for a
+//! lonely one, because otherwise the old nodes of a large mesh form a closed clique.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::ids::NodeId;
+use crate::rng::Rng;
+use crate::time::Mono;
+
+use super::DialTarget;
+use super::directory::Directory;
+use super::wire::Want;
+
+/// How many neighbours a node looks for.
+pub const NEIGHBOURS_TARGET: usize = 8;
+
+/// How many it takes when asked; beyond them only a lonely node is let in, in another's place.
+pub const NEIGHBOURS_MAX: usize = 16;
+
+/// Most dials under way at once.
+pub const DIALS_MAX: usize = 8;
+
+/// Most targets whose failures are remembered. When full, those that may be dialled again are forgotten.
+pub const ATTEMPTS_MAX: usize = 4096;
+
+/// How long after the first failure a target is dialled again; doubled after each up to [`REDIAL_MAX`].
+pub const REDIAL_MIN: Duration = Duration::from_millis(500);
+
+/// The longest pause between dials of a target that a node wants.
+pub const REDIAL_MAX: Duration = Duration::from_secs(30);
+
+/// How often a node that has neighbours enough dials a random other, so that halves of a partition find each other.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long a dial may take before it counts as failed.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// An address that the operator gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// The node that answers there, when the address names it.
+    pub node: Option<NodeId>,
+    /// The multiaddr.
+    pub address: String,
+}
+
+/// What has been tried.
+#[derive(Clone, Copy, Debug, Default)]
+struct Attempt {
+    failures: u32,
+    next: Mono,
+    dialling: Option<Mono>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Node(NodeId),
+    Address(String),
+}
+
+impl Key {
+    fn of(target: &DialTarget) -> Self {
+        match target.node {
+            Some(node) => Self::Node(node),
+            None => Self::Address(target.addresses.first().cloned().unwrap_or_default()),
+        }
+    }
+}
+
+/// What the overlay decides from.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// This node.
+    pub me: NodeId,
+    /// Peers with a connection, admitted or on the way.
+    pub connected: &'a BTreeSet<NodeId>,
+    /// How many neighbours there are.
+    pub neighbours: usize,
+    /// What is known of others.
+    pub directory: &'a Directory,
+}
+
+/// Whom this node dials, keeps and lets go.
+#[derive(Clone, Debug)]
+pub struct Overlay {
+    seeds: Vec<Seed>,
+    /// The nodes that seeds without a name turned out to be.
+    seed_nodes: BTreeMap<String, NodeId>,
+    attempts: BTreeMap<Key, Attempt>,
+    next_probe: Mono,
+    rng: Rng,
+}
+
+impl Overlay {
+    /// An overlay that begins with `seeds`.
+    pub fn new(seeds: Vec<Seed>, seed: u64, now: Mono) -> Self {
+        let mut rng = Rng::new(seed);
+        let next_probe = now + rng.jitter(PROBE_INTERVAL / 2);
+        Self { seeds, seed_nodes: BTreeMap::new(), attempts: BTreeMap::new(), next_probe, rng }
+    }
+
+    /// Adds a seed, as a join brings one.
+    pub fn add_seed(&mut self, seed: Seed) {
+        if !self.seeds.contains(&seed) {
+            self.seeds.push(seed);
+        }
+    }
+
+    /// Whom to dial now.
+    pub fn plan(&mut self, view: &View<'_>, now: Mono) -> Vec<DialTarget> {
+        self.fail_overdue(now);
+        let mut room = DIALS_MAX.saturating_sub(self.dialling());
+        let mut targets = Vec::new();
+        if view.neighbours < NEIGHBOURS_TARGET {
+            targets.extend(self.due_seeds(view, now));
+            targets.extend(self.random_known(view, now, NEIGHBOURS_TARGET - view.neighbours));
+        }
+        if now >= self.next_probe {
+            self.next_probe = now + self.rng.jitter(PROBE_INTERVAL);
+            targets.extend(self.probe(view, now));
+        }
+        targets.retain(|target| {
+            let take = room > 0 && self.begin(target, now);
+            room -= usize::from(take);
+            take
+        });
+        targets
+    }
+
+    fn dialling(&self) -> usize {
+        self.attempts.values().filter(|attempt| attempt.dialling.is_some()).count()
+    }
+
+    fn begin(&mut self, target: &DialTarget, now: Mono) -> bool {
+        self.make_room(now);
+        let attempt = self.attempts.entry(Key::of(target)).or_default();
+        let free = attempt.dialling.is_none() && now >= attempt.next;
+        if free {
+            attempt.dialling = Some(now);
+        }
+        free
+    }
+
+    fn make_room(&mut self, now: Mono) {
+        if self.attempts.len() >= ATTEMPTS_MAX {
+            self.attempts.retain(|_, attempt| attempt.dialling.is_some() || attempt.next > now);
+        }
+    }
+
+    fn fail_overdue(&mut self, now: Mono) {
+        let late = |attempt: &Attempt| attempt.dialling.is_some_and(|since| now.since(since) >= DIAL_TIMEOUT);
+        let overdue: Vec<_> =
+            self.attempts.iter().filter(|(_, attempt)| late(attempt)).map(|(key, _)| key.clone()).collect();
+        for key in overdue {
+            self.fail(key, now);
+        }
+    }
+
+    fn is_due(&self, key: &Key, now: Mono) -> bool {
+        self.attempts.get(key).is_none_or(|attempt| attempt.dialling.is_none() && now >= attempt.next)
+    }
+
+    fn due_seeds(&self, view: &View<'_>, now: Mono) -> Vec<DialTarget> {
+        let due = self.seeds.iter().filter(|seed| {
+            let node = seed.node.or_else(|| self.seed_nodes.get(&seed.address).copied());
+            let there = node.is_some_and(|node| node == view.me || view.connected.contains(&node));
+            !there && self.is_due(&Key::of(&seed_target(seed)), now)
+        });
+        due.map(seed_target).collect()
+    }
+
+    fn random_known(&mut self, view: &View<'_>, now: Mono, count: usize) -> Vec<DialTarget> {
+        let mut known = self.unlinked(view, now);
+        self.rng.shuffle(&mut known);
+        known.truncate(count);
+        known.into_iter().filter_map(|node| node_target(view.directory, &node)).collect()
+    }
+
+    fn unlinked(&self, view: &View<'_>, now: Mono) -> Vec<NodeId> {
+        let eligible = view.directory.iter().filter(|(node, entry)| {
+            **node != view.me
+                && !view.connected.contains(node)
+                && !entry.advert().leaving
+                && !entry.advert().addresses.is_empty()
+                && self.is_due(&Key::Node(**node), now)
+        });
+        eligible.map(|(node, _)| *node).collect()
+    }
+
+    fn probe(&mut self, view: &View<'_>, now: Mono) -> Option<DialTarget> {
+        let known = self.unlinked(view, now);
+        let seeds = self.due_seeds(view, now);
+        // Seeds take part like everybody else: they are where halves that know nothing of each other can meet.
+        match self.rng.below(known.len() + seeds.len()) {
+            at if at < known.len() => node_target(view.directory, &known[at]),
+            at => seeds.into_iter().nth(at - known.len()),
+        }
+    }
+
+    /// A dial has led to a connection with `node`.
+    pub fn connected(&mut self, target: &DialTarget, node: NodeId) {
+        self.attempts.remove(&Key::of(target));
+        self.attempts.remove(&Key::Node(node));
+        if target.node.is_none()
+            && let Some(address) = target.addresses.first()
+            && self.seeds.iter().any(|seed| &seed.address == address)
+        {
+            self.seed_nodes.insert(address.clone(), node);
+        }
+    }
+
+    /// A dial has failed, or a peer did not let us in: wait before the next, longer each time.
+    pub fn failed(&mut self, target: &DialTarget, now: Mono) {
+        self.seed_nodes.retain(|address, _| Some(address) != target.addresses.first());
+        self.fail(Key::of(target), now);
+    }
+
+    /// A peer refused us or was refused, or was silent: do not dial it again at once.
+    pub fn avoid(&mut self, node: NodeId, now: Mono) {
+        self.make_room(now);
+        self.fail(Key::Node(node), now);
+    }
+
+    fn fail(&mut self, key: Key, now: Mono) {
+        let pause = self.pause(self.attempts.get(&key).map_or(0, |attempt| attempt.failures));
+        let attempt = self.attempts.entry(key).or_default();
+        attempt.failures = attempt.failures.saturating_add(1);
+        attempt.dialling = None;
+        attempt.next = now + pause;
+    }
+
+    fn pause(&mut self, failures: u32) -> Duration {
+        self.rng.jitter(REDIAL_MIN.saturating_mul(1 << failures.min(16)).min(REDIAL_MAX))
+    }
+
+    /// Whether to want a peer that wants us as `theirs`, with `others` neighbours beside it. A peer that says no is
+    /// still wanted while there are too few, so that it knows whom to ask when it has room.
+    pub fn want(&self, theirs: Want, others: usize) -> Want {
+        match theirs {
+            _ if others == 0 => Want::Lonely,
+            Want::Lonely => Want::Yes,
+            Want::Yes if others < NEIGHBOURS_MAX => Want::Yes,
+            Want::No if others < NEIGHBOURS_TARGET => Want::Yes,
+            Want::Yes | Want::No => Want::No,
+        }
+    }
+
+    /// Which of `neighbours` makes room for a lonely newcomer.
+    pub fn evict(&mut self, neighbours: &[NodeId]) -> Option<NodeId> {
+        self.rng.pick(neighbours).copied()
+    }
+
+    /// When to plan again: the next probe, the next dial that may be repeated, or the next that has taken too long.
+    /// Always later than `now`: what is due already and was not dialled waits for something to change.
+    pub fn next_timeout(&self, now: Mono) -> Mono {
+        let attempts = self.attempts.values().map(|attempt| match attempt.dialling {
+            Some(since) => since + DIAL_TIMEOUT,
+            None => attempt.next,
+        });
+        attempts.filter(|next| *next > now).fold(self.next_probe, Mono::min)
+    }
+}
+
+fn seed_target(seed: &Seed) -> DialTarget {
+    DialTarget { node: seed.node, addresses: vec![seed.address.clone()] }
+}
+
+fn node_target(directory: &Directory, node: &NodeId) -> Option<DialTarget> {
+    let addresses = directory.get(node)?.advert().addresses.clone();
+    (!addresses.is_empty()).then_some(DialTarget { node: Some(*node), addresses })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: NodeId = NodeId::from_bytes([0; 32]);
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_micros(ms * 1000)
+    }
+
+    fn seed(address: &str) -> Seed {
+        Seed { node: None, address: address.into() }
+    }
+
+    fn plan(overlay: &mut Overlay, connected: &[NodeId], now: Mono) -> Vec<DialTarget> {
+        let (connected, directory) = (connected.iter().copied().collect(), Directory::default());
+        let neighbours = BTreeSet::len(&connected);
+        overlay.plan(&View { me: ME, connected: &connected, neighbours, directory: &directory }, now)
+    }
+
+    #[test]
+    fn a_seed_that_is_down_is_dialled_for_ever_and_ever_more_slowly() {
+        let mut overlay = Overlay::new(vec![seed("a")], 1, at(0));
+        let (mut now, mut dials) = (at(0), Vec::new());
+        while now < at(600_000) {
+            for target in plan(&mut overlay, &[], now) {
+                overlay.failed(&target, now);
+                dials.push(now);
+            }
+            now = overlay.next_timeout(now);
+        }
+        assert!((20..60).contains(&dials.len()), "{} dials in ten minutes", dials.len());
+        let last = dials[dials.len() - 1].since(dials[dials.len() - 2]);
+        assert!(last >= REDIAL_MAX && last <= REDIAL_MAX * 5 / 4, "{last:?}");
+    }
+
+    #[test]
+    fn a_seed_that_has_answered_is_not_dialled_again_while_it_is_linked() {
+        let mut overlay = Overlay::new(vec![seed("a")], 1, at(0));
+        let target = plan(&mut overlay, &[], at(0)).remove(0);
+        let node = NodeId::from_bytes([7; 32]);
+        overlay.connected(&target, node);
+        assert!(plan(&mut overlay, &[node], at(1000)).is_empty());
+        assert_eq!(plan(&mut overlay, &[], at(1000)), vec![target]);
+    }
+
+    #[test]
+    fn one_target_is_dialled_once_at_a_time_and_a_dial_that_hangs_fails() {
+        let mut overlay = Overlay::new(vec![seed("a")], 1, at(0));
+        assert_eq!(plan(&mut overlay, &[], at(0)).len(), 1);
+        assert!(plan(&mut overlay, &[], at(10)).is_empty());
+        assert!(plan(&mut overlay, &[], at(15_000)).is_empty());
+        assert_eq!(plan(&mut overlay, &[], at(16_000)).len(), 1);
+    }
+
+    #[test]
+    fn dials_are_bounded() {
+        let seeds = (0..50).map(|n| seed(&n.to_string())).collect();
+        assert_eq!(plan(&mut Overlay::new(seeds, 1, at(0)), &[], at(0)).len(), DIALS_MAX);
+    }
+
+    #[test]
+    fn the_lonely_are_let_in_and_the_merely_curious_are_not() {
+        let overlay = Overlay::new(vec![], 1, at(0));
+        for (theirs, others, ours) in [
+            (Want::Lonely, NEIGHBOURS_MAX, Want::Yes),
+            (Want::Yes, NEIGHBOURS_MAX, Want::No),
+            (Want::Yes, NEIGHBOURS_MAX - 1, Want::Yes),
+            (Want::No, NEIGHBOURS_TARGET, Want::No),
+            (Want::No, NEIGHBOURS_TARGET - 1, Want::Yes),
+            (Want::No, 0, Want::Lonely),
+        ] {
+            assert_eq!(overlay.want(theirs, others), ours, "{theirs:?} {others}");
+        }
+    }
+}
