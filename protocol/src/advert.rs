@@ -62,7 +62,7 @@ pub struct Advert {
     /// The epoch of its membership.
     #[n(2)]
     pub epoch: u32,
-    /// One more for each advert of this epoch.
+    /// Greater for each advert of this epoch; at least the wall clock's milliseconds when it was made.
     #[n(3)]
     pub seq: u64,
     /// The membership's envelope.

@@ -8,15 +8,46 @@
 //! carry them out, and call [`Mesh::handle_timeout`] no later than [`Mesh::poll_timeout`] says. Effects that concern a
 //! connection that has gone meanwhile are dropped by whoever carries them out.
 
+mod admission;
+pub mod blobs;
 pub mod directory;
-// pub mod fetch;
+pub mod fetch;
 pub mod link;
+mod neighbours;
 pub mod overlay;
+pub mod own;
+mod publish;
+mod pull;
 pub mod reconcile;
+mod sync;
 pub mod wire;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::advert::Sequence;
-use crate::ids::{BlobDigest, NodeId, OrgName};
+use crate::ids::{BlobDigest, NodeId, OrgName, RootHash};
+use crate::time::{Mono, Now, Wall};
+use crate::trust::{Anchors, Membership, RootChain, Verified};
+
+use blobs::Blobs;
+use directory::Directory;
+use fetch::Fetcher;
+use link::{Link, Overdue};
+use overlay::{Overlay, Seed};
+use own::{Identity, Own};
+use reconcile::DigestTree;
+use wire::LinkMessage;
+
+/// How often a mesh with nothing else to do looks around.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often what nobody refers to any more is dropped.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One connection, numbered by the shell; a number is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +78,7 @@ pub enum MeshRecord {
         /// Its place in its history.
         sequence: Sequence,
         /// The envelope as received.
-        bytes: std::sync::Arc<[u8]>,
+        bytes: Arc<[u8]>,
     },
     /// The advert of a node has ended; its sequence stays.
     Forget(NodeId),
@@ -88,7 +119,7 @@ pub enum Effect {
         when_idle: bool,
     },
     /// Publish on the gossip topic.
-    Publish(std::sync::Arc<[u8]>),
+    Publish(Arc<[u8]>),
     /// Pull blobs from a node, dialling it if need be; answer with `handle_blobs`.
     Fetch {
         /// The pull.
@@ -165,4 +196,332 @@ pub enum Acceptance {
     Ignore,
     /// Do not pass it on; who sent it should not have.
     Reject,
+}
+
+/// What the shell kept from earlier runs.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The node's own newest durable sequence.
+    pub own: Sequence,
+    /// The highest sequence taken from each node.
+    pub sequences: BTreeMap<NodeId, Sequence>,
+    /// Adverts, as they were received; each is verified anew.
+    pub adverts: Vec<Vec<u8>>,
+}
+
+/// The mesh as one node lives it. See the module for its contract.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    anchors: Anchors,
+    own: Own,
+    directory: Directory,
+    digests: DigestTree,
+    blobs: Blobs,
+    own_blobs: BTreeSet<BlobDigest>,
+    fetcher: Fetcher,
+    overlay: Overlay,
+    links: BTreeMap<ConnectionId, Link>,
+    next_sweep: Mono,
+    changed: bool,
+    effects: VecDeque<Effect>,
+}
+
+impl Mesh {
+    /// A node that knows its identity, its pins, its seeds and what it kept from earlier runs. `seed` fixes its choices.
+    pub fn new(
+        identity: Identity,
+        mut anchors: Anchors,
+        seeds: Vec<Seed>,
+        restored: Restored,
+        seed: u64,
+        now: Now,
+    ) -> Self {
+        if let Some(pin) = identity.roots.pin() {
+            anchors.pin(identity.membership.org.clone(), pin);
+            // A node whose own root does not verify finds out when nobody admits it; `comity doctor` says it sooner.
+            let _ = anchors.learn(identity.roots.clone());
+        }
+        let mut mesh = Self {
+            anchors,
+            own: Own::new(identity, restored.own),
+            directory: Directory::new(restored.sequences),
+            digests: DigestTree::default(),
+            blobs: Blobs::default(),
+            own_blobs: BTreeSet::new(),
+            fetcher: Fetcher::new(seed.wrapping_add(1)),
+            overlay: Overlay::new(seeds, seed, now.mono),
+            links: BTreeMap::new(),
+            next_sweep: now.mono + SWEEP_INTERVAL,
+            changed: false,
+            effects: VecDeque::new(),
+        };
+        for advert in restored.adverts {
+            // What no longer verifies, because it has ended or its org is pinned no more, is simply not restored.
+            let _ = mesh.take_advert(&advert, None, now);
+        }
+        mesh.own.touch(now.mono);
+        mesh.act(now);
+        mesh
+    }
+
+    /// A connection was made; `dialled` is the target when we made it.
+    pub fn handle_connected(
+        &mut self,
+        connection: ConnectionId,
+        peer: NodeId,
+        dialled: Option<&DialTarget>,
+        now: Now,
+    ) {
+        let link = Link::new(connection, peer, dialled.is_some(), now.mono);
+        self.links.insert(connection, link);
+        if let Some(target) = dialled {
+            self.overlay.connected(target, peer);
+            self.say_hello(connection, now);
+        }
+        self.act(now);
+    }
+
+    /// A dial has failed.
+    pub fn handle_dial_failed(&mut self, target: &DialTarget, now: Now) {
+        self.overlay.failed(target, now.mono);
+        if let Some(node) = target.node {
+            self.mark_suspected(&node);
+        }
+        self.act(now);
+    }
+
+    /// A connection has gone.
+    pub fn handle_disconnected(&mut self, connection: ConnectionId, reason: &str, now: Now) {
+        if let Some(link) = self.links.remove(&connection) {
+            self.link_gone(&link, reason);
+        }
+        self.act(now);
+    }
+
+    /// A frame came on a connection's link.
+    pub fn handle_frame(&mut self, connection: ConnectionId, bytes: &[u8], now: Now) {
+        let Some(link) = self.links.get_mut(&connection).filter(|link| link.phase != link::Phase::Closed)
+        else {
+            return;
+        };
+        link.heard(now.mono);
+        match LinkMessage::decode(bytes) {
+            Ok(message) => self.dispatch(connection, message, now),
+            Err(error) => self.refuse(connection, "bad_frame", &format!("a link message {error}"), now),
+        }
+        self.act(now);
+    }
+
+    fn dispatch(&mut self, connection: ConnectionId, message: LinkMessage, now: Now) {
+        let up = self.links.get(&connection).is_some_and(Link::is_up);
+        match message {
+            LinkMessage::Hello(hello) => self.on_hello(connection, hello, now),
+            LinkMessage::Welcome(welcome) => self.on_welcome(connection, welcome, now),
+            LinkMessage::Refuse(refusal) => self.on_refused(connection, refusal, now),
+            _ if !up => self.refuse(connection, "not_admitted", "it spoke before it was admitted", now),
+            LinkMessage::Ping { nonce, digest } => self.on_ping(connection, nonce, digest, now),
+            LinkMessage::Pong { nonce, digest } => self.on_pong(connection, nonce, digest, now),
+            LinkMessage::Orgs(orgs) => self.on_orgs(connection, &orgs),
+            LinkMessage::Buckets(buckets) => self.on_buckets(connection, &buckets),
+            LinkMessage::Entries(entries) => self.on_entries(connection, &entries),
+            LinkMessage::Want(nodes) => self.send_adverts(connection, &nodes),
+            LinkMessage::Adverts(adverts) => self.on_adverts(connection, &adverts, now),
+            LinkMessage::Roots(chains) => self.on_roots(&chains, now),
+            LinkMessage::Update(update) => self.on_update(connection, update, now),
+            LinkMessage::Bye(bye) => self.close(connection, &format!("the peer says: {}", bye.detail), false),
+        }
+    }
+
+    /// A message came by gossip. The answer says whether to pass it on.
+    pub fn handle_gossip(&mut self, from: NodeId, bytes: &[u8], now: Now) -> Acceptance {
+        let acceptance = self.on_gossip(from, bytes, now);
+        self.act(now);
+        acceptance
+    }
+
+    /// A pull has ended: the answers in the order asked, or `None` when the peer could not be asked.
+    pub fn handle_blobs(&mut self, id: FetchId, answers: Option<Vec<Option<Vec<u8>>>>, now: Now) {
+        self.on_blobs(id, answers, now);
+        self.act(now);
+    }
+
+    /// The node's own sequence is durable.
+    pub fn handle_persisted(&mut self, sequence: Sequence, now: Now) {
+        self.on_persisted(sequence, now);
+        self.act(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.end_overdue_links(now);
+        self.forget_ended(now);
+        if now.mono >= self.next_sweep {
+            self.next_sweep = now.mono + SWEEP_INTERVAL;
+            self.sweep();
+        }
+        self.act(now);
+    }
+
+    /// When to call [`Self::handle_timeout`] at the latest.
+    pub fn poll_timeout(&self, now: Now) -> Mono {
+        let links = self.links.values().filter_map(Link::next_timeout);
+        let own = self.own.next_timeout();
+        let fetches = self.fetcher.next_timeout(now.mono);
+        let overlay = self.overlay.next_timeout(now.mono);
+        let soonest = links.chain(own).chain(fetches).fold(overlay, Mono::min);
+        soonest.min(now.mono + TICK).max(now.mono + Duration::from_millis(1))
+    }
+
+    /// The next thing to do in the world.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Does what has become due, after every input: pings, publication, pulls and dials.
+    fn act(&mut self, now: Now) {
+        self.send_pings(now);
+        if let Some(sequence) = self.own.take_due(now) {
+            self.effects.push_back(Effect::Persist(MeshRecord::OwnSequence(sequence)));
+        }
+        self.begin_pulls(now);
+        self.dial_more(now);
+        if core::mem::take(&mut self.changed) {
+            self.event(MeshEvent::Changed);
+        }
+    }
+
+    fn end_overdue_links(&mut self, now: Now) {
+        let overdue: Vec<_> = self
+            .links
+            .values()
+            .filter_map(|link| link.overdue(now.mono, now.wall).map(|why| (link.connection, link.peer, why)))
+            .collect();
+        for (connection, peer, why) in overdue {
+            match why {
+                Overdue::Admission => {
+                    self.refuse(connection, "admission_timeout", "it said no hello in time", now)
+                }
+                Overdue::Membership => {
+                    self.refuse(connection, "membership_expired", "its membership ended", now)
+                }
+                Overdue::Spare => {
+                    self.part(connection, "neither side needs this connection as a neighbour's")
+                }
+                Overdue::Silence => {
+                    self.mark_suspected(&peer);
+                    self.close(connection, "it was silent for three pings", false);
+                }
+            }
+        }
+    }
+
+    fn forget_ended(&mut self, now: Now) {
+        for entry in self.directory.remove_ended(now.wall) {
+            self.forget(&entry);
+        }
+    }
+
+    fn forget(&mut self, entry: &directory::Entry) {
+        let node = entry.advert().node;
+        if let Some(pin) = self.pin_of(entry.org()) {
+            self.digests.remove(&pin, &node);
+        }
+        self.changed = true;
+        self.effects.push_back(Effect::Persist(MeshRecord::Forget(node)));
+    }
+
+    fn pin_of(&self, org: &OrgName) -> Option<RootHash> {
+        self.anchors.orgs().get(org).map(|pinned| pinned.pin)
+    }
+
+    /// Marks a node as one that did not answer. It ranks last and is removed by nothing but its own word or time.
+    pub fn mark_suspected(&mut self, node: &NodeId) {
+        self.changed |= self.directory.suspect(node, true);
+    }
+
+    /// Marks a node as one that answers.
+    pub fn mark_alive(&mut self, node: &NodeId) {
+        self.changed |= self.directory.suspect(node, false);
+    }
+
+    fn send(&mut self, connection: ConnectionId, message: &LinkMessage) {
+        self.effects.push_back(Effect::Send(connection, message.encode()));
+    }
+
+    fn event(&mut self, event: MeshEvent) {
+        self.effects.push_back(Effect::Event(event));
+    }
+
+    /// Where this node can be dialled.
+    pub fn set_addresses(&mut self, addresses: Vec<String>, now: Now) {
+        self.own.set_addresses(addresses, now.mono);
+        self.act(now);
+    }
+
+    /// A new membership of this node. Links are told, so that they outlive the old one.
+    pub fn set_membership(&mut self, membership: Verified<Membership>, roots: RootChain, now: Now) {
+        self.own.set_membership(membership, now.mono);
+        self.own.identity.roots = roots.clone();
+        let _ = self.anchors.learn(roots);
+        let up: Vec<_> =
+            self.links.values().filter(|link| link.is_up()).map(|link| link.connection).collect();
+        for connection in up {
+            self.say_hello(connection, now);
+        }
+        self.act(now);
+    }
+
+    /// Adds a seed.
+    pub fn add_seed(&mut self, seed: Seed, now: Now) {
+        self.overlay.add_seed(seed);
+        self.act(now);
+    }
+
+    /// Withdraws all offers and parts from every peer.
+    pub fn leave(&mut self, now: Now) {
+        self.own.leave(now.mono);
+        self.act(now);
+    }
+
+    /// Every advert that is known, this node's own among them.
+    pub const fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// What this node has pinned.
+    pub const fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    /// Offer sets and descriptors.
+    pub const fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// A blob for a node of `org`, if it may have it.
+    pub fn blob_for(&self, org: &OrgName, digest: &BlobDigest) -> Option<Arc<[u8]>> {
+        self.blobs.get_for(org, digest)
+    }
+
+    /// All links, in the order in which they were made.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.own.node()
+    }
+
+    /// The digest of all that is known, for tests and for people who compare two nodes.
+    pub fn digest(&self) -> u64 {
+        let pins: BTreeSet<RootHash> = self.anchors.orgs().values().map(|pinned| pinned.pin).collect();
+        self.digests.digest(&pins.into_iter().collect::<Vec<_>>())
+    }
+}
+
+/// How far two clocks are apart in whole seconds; positive when `theirs` is ahead.
+fn ahead_s(theirs: Wall, ours: Wall) -> i64 {
+    let (theirs, ours) = (theirs.as_millis() / 1000, ours.as_millis() / 1000);
+    i64::try_from(theirs).unwrap_or(i64::MAX) - i64::try_from(ours).unwrap_or(i64::MAX)
 }

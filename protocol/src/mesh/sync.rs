@@ -1,0 +1,224 @@
+//! How adverts and roots come in and go out: by gossip, which is fast, and by anti-entropy, which is certain.
+
+use minicbor::bytes::ByteVec;
+
+use crate::advert::AdvertError;
+use crate::ids::{NodeId, OrgName, RootHash};
+use crate::time::{Mono, Now};
+use crate::trust::RootChain;
+
+use super::directory::{Entry, Taken};
+use super::link::RECONCILE_GAP;
+use super::wire::{ADVERT_BATCH_BYTES_MAX, ENTRIES_MAX, LinkMessage, OrgBuckets, OrgDigest, OrgEntries};
+use super::{Acceptance, ConnectionId, Effect, Mesh, MeshEvent, MeshRecord};
+
+impl Mesh {
+    pub(super) fn on_gossip(&mut self, from: NodeId, bytes: &[u8], now: Now) -> Acceptance {
+        match self.take_advert(bytes, Some(from), now) {
+            // What only some may see does not belong in gossip, even when it is true.
+            Ok(Taken::Newer | Taken::Contradicts) if self.is_limited(bytes) => Acceptance::Reject,
+            Ok(Taken::Newer | Taken::Contradicts) => Acceptance::Accept,
+            Ok(Taken::Known) => Acceptance::Ignore,
+            Err(error) if error.is_honest_mistake() => Acceptance::Ignore,
+            Err(_) => Acceptance::Reject,
+        }
+    }
+
+    fn is_limited(&self, bytes: &[u8]) -> bool {
+        let unverified = crate::trust::Unverified::<crate::advert::Advert>::decode(bytes);
+        unverified.is_ok_and(|unverified| unverified.claimed().audience.is_some())
+    }
+
+    /// Verifies an advert and takes it when it is news: the one way into the directory.
+    pub(super) fn take_advert(
+        &mut self,
+        bytes: &[u8],
+        from: Option<NodeId>,
+        now: Now,
+    ) -> Result<Taken, AdvertError> {
+        let outcome = self.directory.insert(bytes, &mut self.anchors, now);
+        match &outcome {
+            Ok(Taken::Known) => {}
+            Ok(taken) => self.advert_taken(bytes, *taken, from.is_some(), now),
+            Err(error) => self.advert_refused(error, from),
+        }
+        outcome
+    }
+
+    fn advert_taken(&mut self, bytes: &[u8], taken: Taken, keep: bool, now: Now) {
+        let Ok(unverified) = crate::trust::Unverified::<crate::advert::Advert>::decode(bytes) else { return };
+        let node = unverified.claimed().node;
+        let Some(entry) = self.directory.get(&node).cloned() else { return };
+        self.note_digest(&entry);
+        if taken == Taken::Contradicts {
+            self.event(MeshEvent::Equivocated(node));
+        }
+        if keep {
+            let (sequence, bytes) = (entry.advert().sequence(), entry.bytes().clone());
+            self.effects.push_back(Effect::Persist(MeshRecord::Advert { node, sequence, bytes }));
+        }
+        if node == self.node() {
+            self.own.observed(entry.advert().sequence(), now.mono);
+        }
+        self.want_offers(&entry, now);
+        self.changed = true;
+        if entry.advert().audience.is_some() {
+            self.spread_limited(&entry);
+        }
+    }
+
+    /// Adverts for everybody take part in the digests; those for some do not, because neighbours' views of them differ.
+    fn note_digest(&mut self, entry: &Entry) {
+        let Some(pin) = self.pin_of(entry.org()) else { return };
+        let node = entry.advert().node;
+        if entry.advert().audience.is_none() {
+            self.digests.set(pin, node, entry.version());
+        } else {
+            self.digests.remove(&pin, &node);
+        }
+    }
+
+    fn advert_refused(&mut self, error: &AdvertError, from: Option<NodeId>) {
+        let Some(from) = from.filter(|_| !error.is_honest_mistake()) else { return };
+        let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        self.event(MeshEvent::AdvertRefused { from, code: error.code(), detail: format!("{error}{source}") });
+    }
+
+    pub(super) fn on_ping(&mut self, connection: ConnectionId, nonce: u32, digest: u64, now: Now) {
+        let ours = self.digest_for(connection);
+        self.send(connection, &LinkMessage::Pong { nonce, digest: ours });
+        self.compare(connection, digest, now.mono);
+    }
+
+    pub(super) fn on_pong(&mut self, connection: ConnectionId, nonce: u32, digest: u64, now: Now) {
+        if let Some(link) = self.links.get_mut(&connection) {
+            link.pong(nonce, now.mono);
+        }
+        self.compare(connection, digest, now.mono);
+    }
+
+    fn digest_for(&self, connection: ConnectionId) -> u64 {
+        self.links.get(&connection).map_or(0, |link| self.digests.digest(&link.shared))
+    }
+
+    /// Begins an exchange when the peer's digest differs from ours.
+    fn compare(&mut self, connection: ConnectionId, theirs: u64, now: Mono) {
+        let ours = self.digest_for(connection);
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        if theirs == ours || now < link.next_reconcile {
+            return;
+        }
+        link.next_reconcile = now + RECONCILE_GAP;
+        let orgs = self.digests.org_digests(&link.shared);
+        self.send(connection, &LinkMessage::Orgs(orgs));
+    }
+
+    fn shared(&self, connection: ConnectionId) -> Vec<RootHash> {
+        self.links.get(&connection).map(|link| link.shared.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn on_orgs(&mut self, connection: ConnectionId, theirs: &[OrgDigest]) {
+        let answer = self.digests.answer_orgs(&self.shared(connection), theirs);
+        if !answer.is_empty() {
+            self.send(connection, &LinkMessage::Buckets(answer));
+        }
+    }
+
+    pub(super) fn on_buckets(&mut self, connection: ConnectionId, theirs: &[OrgBuckets]) {
+        let answer = self.digests.answer_buckets(&self.shared(connection), theirs);
+        if !answer.is_empty() {
+            self.send(connection, &LinkMessage::Entries(answer));
+        }
+    }
+
+    pub(super) fn on_entries(&mut self, connection: ConnectionId, theirs: &[OrgEntries]) {
+        let difference = self.digests.answer_entries(&self.shared(connection), theirs);
+        self.send_adverts(connection, &difference.send);
+        if !difference.want.is_empty() {
+            self.send(connection, &LinkMessage::Want(difference.want));
+        }
+    }
+
+    /// Sends the adverts of `nodes` that the peer may see, in frames of bounded size.
+    pub(super) fn send_adverts(&mut self, connection: ConnectionId, nodes: &[NodeId]) {
+        let Some(link) = self.links.get(&connection) else { return };
+        let (Some(org), pins) = (link.org.clone(), link.their_pins.clone()) else { return };
+        let (mut batches, mut size) = (vec![Vec::new()], 0);
+        for entry in nodes.iter().take(ENTRIES_MAX).filter_map(|node| self.directory.get(node)) {
+            let concerns = self.pin_of(entry.org()).is_some_and(|pin| pins.contains(&pin));
+            if !concerns || !may_see(entry, &org) {
+                continue;
+            }
+            if size + entry.bytes().len() > ADVERT_BATCH_BYTES_MAX {
+                batches.push(Vec::new());
+                size = 0;
+            }
+            size += entry.bytes().len();
+            batches.last_mut().expect("there is always one").push(ByteVec::from(entry.bytes().to_vec()));
+        }
+        for batch in batches.into_iter().filter(|batch| !batch.is_empty()) {
+            self.send(connection, &LinkMessage::Adverts(batch));
+        }
+    }
+
+    pub(super) fn on_adverts(&mut self, connection: ConnectionId, adverts: &[ByteVec], now: Now) {
+        let Some(from) = self.links.get(&connection).map(|link| link.peer) else { return };
+        for advert in adverts {
+            let _ = self.take_advert(advert, Some(from), now);
+        }
+    }
+
+    /// Sends a new peer the adverts that are not for everybody and that it may see.
+    pub(super) fn send_limited_adverts(&mut self, connection: ConnectionId) {
+        let limited = self.directory.iter().filter(|(_, entry)| entry.advert().audience.is_some());
+        let nodes: Vec<_> = limited.map(|(node, _)| *node).collect();
+        self.send_adverts(connection, &nodes);
+    }
+
+    /// Passes an advert that is not for everybody to the linked peers that may see it.
+    fn spread_limited(&mut self, entry: &Entry) {
+        let links: Vec<_> =
+            self.links.values().filter(|link| link.is_up()).map(|link| link.connection).collect();
+        for connection in links {
+            self.send_adverts(connection, &[entry.advert().node]);
+        }
+    }
+
+    /// Sends the chains of roots that a peer lacks and we have.
+    pub(super) fn send_roots(&mut self, connection: ConnectionId, missing: &[RootHash]) {
+        let has =
+            |pin: &RootHash| self.anchors.orgs().values().find(|pinned| pinned.pin == *pin)?.chain.as_ref();
+        let chains: Vec<ByteVec> =
+            missing.iter().filter_map(has).map(|chain| chain.encode().into()).collect();
+        for chain in chains {
+            self.send(connection, &LinkMessage::Roots(vec![chain]));
+        }
+    }
+
+    pub(super) fn on_roots(&mut self, chains: &[ByteVec], now: Now) {
+        for chain in chains {
+            self.learn_roots(chain, now);
+        }
+    }
+
+    /// A root is news: keep it, and pass it to the peers that may lack it too.
+    pub(super) fn roots_learned(&mut self, chain: &RootChain, now: Now) {
+        let Ok(root) = chain.verify() else { return };
+        self.effects.push_back(Effect::Persist(MeshRecord::Roots { org: root.org, bytes: chain.encode() }));
+        let Some(pin) = chain.pin() else { return };
+        let wanting = |link: &&super::link::Link| link.is_up() && link.their_pins.contains(&pin);
+        let links: Vec<_> = self.links.values().filter(wanting).map(|link| link.connection).collect();
+        for connection in links {
+            self.send(connection, &LinkMessage::Roots(vec![chain.encode().into()]));
+            if let Some(link) = self.links.get_mut(&connection) {
+                // What was refused for want of this root may be had now.
+                link.next_reconcile = now.mono;
+            }
+        }
+    }
+}
+
+/// Whether a node of `org` may be sent an entry.
+fn may_see(entry: &Entry, org: &OrgName) -> bool {
+    entry.org() == org || entry.advert().audience.as_ref().is_none_or(|audience| audience.0.contains(org))
+}
