@@ -178,3 +178,84 @@ impl fmt::Display for Digest {
         write!(f, "blake3:{}", self.to_hex())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+    use crate::Options;
+    use crate::testing::{Memory, Operation};
+
+    fn store() -> (Memory, Store) {
+        let memory = Memory::new();
+        let store = memory.open(&Options::new([1; 32], 0)).expect("opens");
+        (memory, store)
+    }
+
+    #[test]
+    fn a_blob_is_found_by_what_it_is_and_only_whole() {
+        let (memory, store) = store();
+        let hold = store.put_blob(b"payload").expect("written");
+        assert_eq!(hold.digest(), Digest::of(b"payload"));
+        assert_eq!(store.get_blob(&hold.digest()).expect("reads").as_deref(), Some(&b"payload"[..]));
+        assert_eq!(store.get_blob(&Digest([0; 32])).expect("reads"), None);
+        memory.corrupt_blob(hold.digest(), b"paylaod");
+        assert!(matches!(store.get_blob(&hold.digest()), Err(BlobError::Corrupt { .. })));
+        store.put_blob(b"payload").map(drop).expect("putting it again mends it");
+        assert!(store.get_blob(&hold.digest()).expect("reads").is_some());
+    }
+
+    #[test]
+    fn only_unheld_blobs_that_nobody_vouches_for_are_swept() {
+        let (_, store) = store();
+        let held = store.put_blob(b"held").expect("written");
+        let kept = store.put_blob(b"kept").expect("written").digest();
+        let gone = store.put_blob(b"gone").expect("written").digest();
+        let report = store.sweep(|digest| *digest == kept).expect("sweeps");
+        assert_eq!(report, SweepReport { kept: 2, removed: 1 });
+        assert_eq!(store.get_blob(&gone).expect("reads"), None);
+        drop(held);
+        assert_eq!(store.sweep(|_| false).expect("sweeps"), SweepReport { kept: 0, removed: 2 });
+    }
+
+    #[test]
+    fn a_blob_held_twice_needs_both_holds_dropped() {
+        let (_, store) = store();
+        let first = store.put_blob(b"x").expect("written");
+        let second = store.put_blob(b"x").expect("written");
+        drop(first);
+        assert_eq!(store.sweep(|_| false).expect("sweeps").removed, 0);
+        drop(second);
+        assert_eq!(store.sweep(|_| false).expect("sweeps").removed, 1);
+    }
+
+    #[test]
+    fn a_refused_write_leaves_the_store_alive_and_a_failed_sync_does_not() {
+        let (memory, store) = store();
+        memory.fail(Operation::BlobWrite, 0, ErrorKind::StorageFull);
+        assert!(matches!(store.put_blob(b"x"), Err(BlobError::NotWritten(_))));
+        store.put_blob(b"x").map(drop).expect("there is room again");
+        memory.fail(Operation::BlobSync, 0, ErrorKind::Other);
+        assert!(matches!(store.put_blob(b"y"), Err(BlobError::Store(ReadError::Poisoned(_)))));
+        assert!(store.fault().is_some());
+    }
+
+    #[test]
+    fn too_large_or_too_little_room_is_said_before_writing() {
+        let (memory, store) = store();
+        let large = vec![0; BLOB_BYTES_MAX + 1];
+        assert!(matches!(store.put_blob(&large), Err(BlobError::TooLarge { .. })));
+        memory.set_free_bytes(20 << 20);
+        assert!(matches!(store.put_blob(&large[..8 << 20]), Err(BlobError::NoSpace { .. })));
+        assert!(store.fault().is_none());
+    }
+
+    #[test]
+    fn a_digest_reads_back_from_its_own_text_only() {
+        let digest = Digest::of(b"x");
+        assert_eq!(Digest::from_hex(&digest.to_hex()), Some(digest));
+        assert_eq!(Digest::from_hex(&digest.to_hex().to_uppercase()), None);
+        assert_eq!(Digest::from_hex("1.tmp"), None);
+    }
+}

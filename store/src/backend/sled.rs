@@ -152,9 +152,7 @@ impl Backend for SledBackend {
 
     fn sync(&self) -> Result<(), BackendError> {
         engine(|| self.db.flush())?.map_err(fault)?;
-        rustix::fs::fdatasync(&self.data)
-            .map_err(io::Error::from)
-            .map_err(BackendError::io("sync the data file"))?;
+        self.data.sync_data().map_err(BackendError::io("sync the data file"))?;
         match &*lock(&self.head) {
             // Only now: the head must never promise more than the database holds.
             Some(head) => head.record(self.group()).map_err(BackendError::io("write the head file")),

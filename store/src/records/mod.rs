@@ -26,6 +26,9 @@ pub use quarantine::Quarantined;
 pub use roots::SignedRoot;
 pub use sequences::Sequence;
 
+#[cfg(test)]
+mod tests;
+
 use crate::record::Table;
 use crate::store::ReadError;
 use crate::{CommitError, Store};

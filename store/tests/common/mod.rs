@@ -1,6 +1,8 @@
 //! What the tests over real directories share.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod writer;
+
 use std::path::{Path, PathBuf};
 
 use comity_store::{OpenReport, Options, Store};
