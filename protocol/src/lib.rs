@@ -5,7 +5,8 @@
 //!
 //! Read in this order: [`ids`], [`geo`] and [`constraints`] are the vocabulary; [`trust`] is who may speak for whom;
 //! [`advert`] is what nodes promise; [`codec`] is how all of it becomes bytes. [`json`] and [`jsonrpc`] are how
-//! MCP's messages are read without rewriting them.
+//! MCP's messages are read without rewriting them; [`contract`], [`approval`] and [`catalogue`] lead from a tool's JSON
+//! to what clients see; [`invite`] and [`enrol`] are how a node joins.
 
 pub mod advert;
 pub mod approval;
@@ -13,8 +14,10 @@ pub mod catalogue;
 pub mod codec;
 pub mod constraints;
 pub mod contract;
+pub mod enrol;
 pub mod geo;
 pub mod ids;
+pub mod invite;
 pub mod json;
 pub mod jsonrpc;
 pub mod mesh;
