@@ -14,6 +14,7 @@ use tokio::{
     sync::mpsc,
     task::JoinSet,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     call::{Call, Wire},
@@ -47,7 +48,7 @@ pub(super) async fn serve(core: Arc<Core>, stream: UnixStream) {
     let writer = write_out(queue, write);
     let served = async move {
         connection.run(&mut lines).await;
-        // Leaving scope ends the feeds and closes the queue, and with it the writer.
+        drop(connection); // Ends the feeds and closes the queue, and with it the writer.
     };
     tokio::join!(served, writer);
 }
@@ -152,7 +153,8 @@ impl Connection {
         self.handshake = Some(handshake);
         let changes = self.core.changes();
         let told = Arc::new(AtomicU64::new(*changes.borrow()));
-        self.feeds.spawn(tell_changes(ChangeFeed::new(changes, told), self.out.clone()));
+        let feed = ChangeFeed::new(changes, told);
+        self.feeds.spawn(tell_changes(feed, self.out.clone(), self.core.draining.clone()));
         Ok(Some(Message::Response { id: request.id.clone(), result }))
     }
 
@@ -230,11 +232,17 @@ async fn relay_subscription(mut subscription: Subscription, out: mpsc::Sender<Me
     }
 }
 
-async fn tell_changes(mut feed: ChangeFeed, out: mpsc::Sender<Message>) {
-    while let Some((_, message)) = feed.next().await {
-        if out.send(message).await.is_err() {
-            return;
+async fn tell_changes(mut feed: ChangeFeed, out: mpsc::Sender<Message>, draining: CancellationToken) {
+    let told = async {
+        while let Some((_, message)) = feed.next().await {
+            if out.send(message).await.is_err() {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        () = told => {}
+        () = draining.cancelled() => {}
     }
 }
 

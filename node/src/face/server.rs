@@ -23,7 +23,10 @@ use tokio_util::sync::CancellationToken;
 use super::{config::FaceConfig, core::Core, http, line};
 use crate::gateway::Gateway;
 
-/// Bytes of a request's header, at most, and of the buffer in which requests are read.
+/// Bytes of a request's header, at most. Above: HTTP 431.
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of a connection's read buffer.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long sent bytes may stay unacknowledged before the kernel gives a connection up: a client that never reads
@@ -188,6 +191,7 @@ async fn serve_http(core: Arc<Core>, stream: TcpStream, _room: OwnedSemaphorePer
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
+        .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(READ_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
