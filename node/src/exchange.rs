@@ -7,6 +7,8 @@
 //! Dropping an `Exchange` cancels the call. Dropping an [`ExchangePeer`] without an outcome ends it
 //! as [`Failure::Internal`]: see [`Exchange::next`].
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use comity_protocol::json;
@@ -18,6 +20,9 @@ use tokio::sync::mpsc;
 /// Messages that may wait for a requester, besides the outcome, which always has room. A producer
 /// that must not wait (an upstream's reader) fails the call with [`Failure::Overloaded`] when full.
 pub const INCOMING_MAX: usize = 512;
+
+/// Bytes of payload that those messages may have together. One message may exceed it by itself.
+pub const INCOMING_BYTES_MAX: usize = 4 << 20;
 
 /// Messages that a requester may have waiting for its peer; a full queue makes the requester wait.
 pub const OUTGOING_MAX: usize = 32;
@@ -248,7 +253,8 @@ impl Exchange {
 pub fn exchange() -> (Exchange, ExchangePeer) {
     let (to_requester, incoming) = mpsc::channel(INCOMING_MAX + OUTCOME_SLOT);
     let (outgoing, from_requester) = mpsc::channel(OUTGOING_MAX);
-    let peer = ExchangePeer { sender: ExchangeSender(to_requester), outgoing: from_requester };
+    let sender = ExchangeSender { queue: to_requester, sizes: Mutex::default() };
+    let peer = ExchangePeer { sender, outgoing: from_requester };
     (Exchange { incoming, outgoing }, peer)
 }
 
@@ -284,44 +290,82 @@ pub enum SendError {
 
 /// The way to a requester. Not `Clone`: one producer, so that the outcome is last and has room.
 #[derive(Debug)]
-pub struct ExchangeSender(mpsc::Sender<Incoming>);
+pub struct ExchangeSender {
+    queue: mpsc::Sender<Incoming>,
+    /// Payload bytes of the last messages sent, of which the queue's present length says how many
+    /// still wait.
+    sizes: Mutex<VecDeque<usize>>,
+}
 
 impl ExchangeSender {
     /// Queues a message, at once or not at all.
     pub fn try_send(&self, message: Message) -> Result<(), SendError> {
-        if self.0.is_closed() {
+        if self.queue.is_closed() {
             return Err(SendError::Gone);
         }
-        if self.0.capacity() <= OUTCOME_SLOT {
+        let size = message.payload_len();
+        let waiting = self.waiting();
+        if waiting >= INCOMING_MAX || waiting > self.may_wait_before(size) {
             return Err(SendError::Full);
         }
         // One producer: room seen above is still there.
-        self.0.try_send(Incoming::Message(message)).map_err(|_| SendError::Gone)
+        self.queue.try_send(Incoming::Message(message)).map_err(|_| SendError::Gone)?;
+        self.sizes().push_back(size);
+        Ok(())
     }
 
     /// Queues a message, waiting for room. Cancel-safe: a message is queued whole or not at all.
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
-        let permits = self.0.reserve_many(1 + OUTCOME_SLOT).await;
+        let size = message.payload_len();
+        let slots = self.queue.max_capacity() - self.may_wait_before(size).min(INCOMING_MAX - 1);
+        let permits = self.queue.reserve_many(slots).await;
         let mut permits = permits.map_err(|_| SendError::Gone)?;
         if let Some(permit) = permits.next() {
             permit.send(Incoming::Message(message));
+            self.sizes().push_back(size);
         }
         Ok(())
     }
 
     /// Ends the conversation. Never waits; a requester that is gone does not hear it.
     pub fn finish(self, outcome: Outcome) {
-        let _ = self.0.try_send(Incoming::Done(outcome));
+        let _ = self.queue.try_send(Incoming::Done(outcome));
     }
 
     /// Whether the requester is gone.
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.queue.is_closed()
     }
 
     /// Waits until the requester is gone.
     pub async fn closed(&self) {
-        self.0.closed().await;
+        self.queue.closed().await;
+    }
+
+    /// Messages that wait for the requester.
+    fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
+    /// How many of the last messages may still be waiting when one of `size` bytes is added.
+    fn may_wait_before(&self, size: usize) -> usize {
+        let waiting = self.waiting();
+        let mut sizes = self.sizes();
+        let taken = sizes.len().saturating_sub(waiting);
+        sizes.drain(..taken);
+        let room = INCOMING_BYTES_MAX.saturating_sub(size);
+        let fits = |sum: &mut usize, size: &usize| {
+            *sum += size;
+            Some(*sum <= room)
+        };
+        if sizes.iter().sum::<usize>() <= room {
+            return usize::MAX;
+        }
+        sizes.iter().rev().scan(0, fits).take_while(|fits| *fits).count()
+    }
+
+    fn sizes(&self) -> MutexGuard<'_, VecDeque<usize>> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -365,6 +409,31 @@ mod tests {
         }
         peer.finish(Outcome::Result(json::to_raw("end")));
         assert!(matches!(exchange.outcome().await, Outcome::Result(_)));
+    }
+
+    fn big() -> Message {
+        Message::notification("n", Some(json::to_raw(&"x".repeat(INCOMING_BYTES_MAX / 4))))
+    }
+
+    #[tokio::test]
+    async fn waiting_messages_are_bounded_in_bytes_too() {
+        let (mut exchange, peer) = exchange();
+        let sent = (0..100).take_while(|_| peer.sender.try_send(big()).is_ok()).count();
+        assert_eq!(sent, 3);
+        assert!(peer.sender.try_send(note(1)).is_ok(), "a small one still fits");
+        {
+            let mut blocked = std::pin::pin!(peer.sender.send(big()));
+            assert!(futures::poll!(&mut blocked).is_pending());
+            exchange.next().await;
+            assert!(futures::poll!(&mut blocked).is_ready());
+        }
+        assert_eq!(peer.sender.try_send(big()), Err(SendError::Full));
+        for _ in 0..4 {
+            exchange.next().await;
+        }
+        let huge = json::to_raw(&"x".repeat(2 * INCOMING_BYTES_MAX));
+        peer.sender.try_send(Message::notification("n", Some(huge))).expect("alone, it may be larger");
+        assert_eq!(peer.sender.try_send(note(1)), Err(SendError::Full));
     }
 
     #[tokio::test]

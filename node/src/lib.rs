@@ -12,3 +12,4 @@ pub mod metrics;
 pub mod org;
 pub mod secret;
 pub mod telemetry;
+pub mod upstream;

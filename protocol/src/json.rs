@@ -214,6 +214,11 @@ impl RawObject {
         self.entries.is_empty()
     }
 
+    /// About how many bytes [`write`](Self::write) appends; exact but for escapes in keys.
+    pub fn text_len(&self) -> usize {
+        2 + self.entries.iter().map(|(key, value)| key.len() + value.get().len() + 4).sum::<usize>()
+    }
+
     /// Appends the object's text to `out`. Keys are re-escaped minimally, values are copied.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
@@ -230,8 +235,7 @@ impl RawObject {
 
     /// The object as raw JSON.
     pub fn to_raw(&self) -> Box<RawValue> {
-        let size = self.entries.iter().map(|(key, value)| key.len() + value.get().len() + 4).sum::<usize>();
-        let mut out = Vec::with_capacity(size + 2);
+        let mut out = Vec::with_capacity(self.text_len());
         self.write(&mut out);
         let text = String::from_utf8(out).expect("keys and values are strings");
         RawValue::from_string(text).expect("an object of valid entries is valid")

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::json::{self, JsonError};
+use crate::json::{self, JsonError, RawObject};
 
 /// JSON-RPC error codes: those of the standard, those of MCP, and ours in the range that MCP leaves
 /// to implementations (-32000 to -32019).
@@ -299,6 +299,19 @@ impl Message {
         flatten_lines(&mut out[start..]);
         out.push(b'\n');
     }
+}
+
+/// Appends a request whose params are still in parts, which saves the validation that making them a
+/// [`RawValue`] would cost. Empty params are left out.
+pub fn write_request(out: &mut Vec<u8>, id: &Id, method: &str, params: &RawObject) {
+    out.extend_from_slice(br#"{"jsonrpc":"2.0""#);
+    write_id(out, Some(id));
+    write_call(out, method, None);
+    if !params.is_empty() {
+        out.extend_from_slice(br#","params":"#);
+        params.write(out);
+    }
+    out.push(b'}');
 }
 
 /// Turns each line break of a JSON text into a space, which leaves its meaning alone.

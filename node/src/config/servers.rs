@@ -12,6 +12,7 @@ use super::expand::{Lookup, expand};
 use super::section::Section;
 use super::setting::{HttpUrl, TextSetting};
 use crate::secret::Secret;
+use crate::upstream::EraChoice;
 
 /// Servers that one node may front, from all files together.
 pub const SERVERS_MAX: usize = 256;
@@ -33,6 +34,8 @@ pub struct ServerConfig {
     pub idempotent: Vec<ToolName>,
     /// How long one call may take here.
     pub timeout: Duration,
+    /// Which era of MCP is spoken with it.
+    pub era: EraChoice,
     /// The most sensitive class of data that it may be given.
     pub class_max: DataClass,
     /// The file that defines it: edits go there.
@@ -147,6 +150,7 @@ fn read_server(section: &mut Section<'_>, lookup: Lookup<'_>) -> Option<ServerCo
             TIMEOUT_DEFAULT,
             Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60),
         ),
+        era: section.or("era", EraChoice::default()),
         class_max: section.or("class_max", DataClass::Restricted),
         defined_in: section.file().to_owned(),
         launch: launch?,

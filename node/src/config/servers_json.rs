@@ -98,6 +98,7 @@ fn server(launch: Launch, entry: &ServersFrom) -> ServerConfig {
         read_only: Vec::<ToolName>::new(),
         idempotent: Vec::<ToolName>::new(),
         timeout: TIMEOUT_DEFAULT,
+        era: crate::upstream::EraChoice::Auto,
         class_max: DataClass::Restricted,
         defined_in: entry.path.clone(),
     }

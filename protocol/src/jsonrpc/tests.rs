@@ -156,3 +156,14 @@ fn errors_are_read_leniently_and_written_strictly() {
     assert_eq!((odd.code, odd.message.as_str()), (codes::INTERNAL_ERROR, ""));
     assert_eq!(RpcError::new(1, "m").to_raw().get(), r#"{"code":1,"message":"m"}"#);
 }
+
+#[test]
+fn a_request_in_parts_is_written_like_a_whole_one() {
+    let params = RawValue::from_string(r#"{"a":1,"b":[2]}"#.into()).unwrap();
+    let mut parts = Vec::new();
+    write_request(&mut parts, &Id::Number(5), "m", &RawObject::parse(&params).unwrap());
+    assert_eq!(parts, Message::request(5, "m", Some(params)).to_vec());
+    let mut bare = Vec::new();
+    write_request(&mut bare, &Id::Number(5), "m", &RawObject::new());
+    assert_eq!(bare, Message::request(5, "m", None).to_vec());
+}

@@ -1,0 +1,145 @@
+//! What a server offers: its tools, prompts and resources, as it wrote them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use comity_protocol::ids::ToolName;
+use comity_protocol::json::{self, JsonError, RawObject};
+use serde_json::value::RawValue;
+
+use super::session::{RequestError, Session};
+
+/// Pages of one list that are fetched.
+const PAGES_MAX: usize = 100;
+
+/// Entries of one list that are kept.
+pub const LIST_ENTRIES_MAX: usize = 4096;
+
+/// Bytes of one list that are kept.
+pub const LIST_BYTES_MAX: usize = 16 << 20;
+
+/// One tool of an upstream.
+#[derive(Debug, Clone)]
+pub struct Tool {
+    /// The name that the server knows it by.
+    pub name: ToolName,
+    /// The whole tool object as the server wrote it.
+    pub raw: Box<RawValue>,
+}
+
+/// What a server offers. What it does not advertise is empty.
+#[derive(Debug, Clone, Default)]
+pub struct Offerings {
+    /// Tools, in the server's order, each name once.
+    pub tools: Arc<[Tool]>,
+    /// Prompt objects as the server wrote them.
+    pub prompts: Arc<[Box<RawValue>]>,
+    /// Resource objects as the server wrote them.
+    pub resources: Arc<[Box<RawValue>]>,
+    /// Resource templates as the server wrote them.
+    pub resource_templates: Arc<[Box<RawValue>]>,
+}
+
+/// Why a list could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ListError {
+    /// The server did not answer with a result.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The result is not what the method requires.
+    #[error("malformed list: {0}")]
+    Malformed(#[from] JsonError),
+    /// It is too long, or has no end.
+    #[error("the list exceeds {0}")]
+    TooLong(&'static str),
+}
+
+impl Offerings {
+    /// Fetches everything that the server advertises, at most `patience` for each page. Only the tools
+    /// must come: a server whose prompts or resources fail is still worth having.
+    pub(super) async fn fetch(session: &Session, patience: Duration) -> Result<Self, ListError> {
+        let Some(profile) = session.profile() else { return Ok(Self::default()) };
+        let mut offerings = Self::default();
+        if profile.can(&["tools"]) {
+            let raw = fetch(session, "tools/list", "tools", patience).await?;
+            offerings.tools = tools(session, raw).into();
+        }
+        if profile.can(&["prompts"]) {
+            offerings.prompts = fetch_optional(session, "prompts/list", "prompts", patience).await;
+        }
+        if profile.can(&["resources"]) {
+            offerings.resources = fetch_optional(session, "resources/list", "resources", patience).await;
+            let (method, key) = ("resources/templates/list", "resourceTemplates");
+            offerings.resource_templates = fetch_optional(session, method, key, patience).await;
+        }
+        Ok(offerings)
+    }
+}
+
+async fn fetch_optional(
+    session: &Session,
+    method: &str,
+    key: &str,
+    patience: Duration,
+) -> Arc<[Box<RawValue>]> {
+    match fetch(session, method, key, patience).await {
+        Ok(list) => list.into(),
+        Err(error) => {
+            tracing::debug!(server = %session.server(), method, %error, "the server does not list these");
+            Arc::default()
+        }
+    }
+}
+
+/// Fetches every page of one list.
+async fn fetch(
+    session: &Session,
+    method: &str,
+    key: &str,
+    patience: Duration,
+) -> Result<Vec<Box<RawValue>>, ListError> {
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let mut cursor: Option<Box<RawValue>> = None;
+    for _ in 0..PAGES_MAX {
+        let mut params = RawObject::new();
+        if let Some(cursor) = cursor.take() {
+            params.set("cursor", cursor);
+        }
+        let page = session.request(method, Some(&params.to_raw()), patience).await?;
+        let page = RawObject::parse(&page)?;
+        for entry in read_array(page.get(key))? {
+            bytes += entry.get().len();
+            entries.push(entry);
+            if entries.len() > LIST_ENTRIES_MAX || bytes > LIST_BYTES_MAX {
+                return Err(ListError::TooLong("the entries or bytes that are kept"));
+            }
+        }
+        cursor = page.get("nextCursor").filter(|cursor| cursor.get() != "null").map(RawValue::to_owned);
+        if cursor.is_none() {
+            return Ok(entries);
+        }
+    }
+    Err(ListError::TooLong("the pages that are fetched"))
+}
+
+fn read_array(raw: Option<&RawValue>) -> Result<Vec<Box<RawValue>>, JsonError> {
+    let raw = raw.ok_or(JsonError::Expected { expected: "a list" })?;
+    serde_json::from_str(raw.get()).map_err(|_| JsonError::Expected { expected: "a list" })
+}
+
+/// The tools that can be called: those with a name, and of several with one name the first.
+fn tools(session: &Session, raw: Vec<Box<RawValue>>) -> Vec<Tool> {
+    let mut names = BTreeSet::new();
+    let listed = raw.len();
+    let usable = raw.into_iter().filter_map(|raw| {
+        let name: ToolName = json::path(&raw, &["name"]).and_then(json::as_str)?.parse().ok()?;
+        names.insert(name.clone()).then_some(Tool { name, raw })
+    });
+    let tools: Vec<Tool> = usable.collect();
+    if tools.len() < listed {
+        let (server, left_out) = (session.server(), listed - tools.len());
+        tracing::warn!(%server, left_out, "tools left out: their names are missing, unusable or taken");
+    }
+    tools
+}

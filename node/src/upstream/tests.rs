@@ -1,0 +1,3 @@
+//! Sessions and supervisors against servers that behave, misbehave and die.
+
+mod pipes;
