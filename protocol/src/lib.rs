@@ -11,6 +11,7 @@
 pub mod advert;
 pub mod approval;
 pub mod catalogue;
+pub mod call;
 pub mod codec;
 pub mod constraints;
 pub mod contract;

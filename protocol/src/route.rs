@@ -16,7 +16,7 @@ pub mod stats;
 
 pub use breaker::{Breaker, CIRCUIT_OPEN_MAX, CIRCUIT_OPEN_MIN, CIRCUIT_SAMPLES_MIN};
 pub use budget::{RETRIES_BANKED_MAX, RetryBudget};
-pub use candidate::{Approval, Candidate, Reach, Standing};
+pub use candidate::{Candidate, Reach, Standing};
 pub use rank::LOCAL_PENDING_MAX;
 pub use rejection::{Rejection, Rejections};
 pub use report::{PeerFacts, PeerReason, RejectedPeer, RouteReport};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::advert::{Offer, TrustedAdvert};
+use crate::approval::Judgement;
 use crate::constraints::{CertificationSet, TrustLevel};
 use crate::ids::ContractDigest;
 use crate::time::Wall;
@@ -11,17 +12,6 @@ use crate::trust::Role;
 use super::RouteRequest;
 use super::rejection::{Rejection, Rejections};
 use super::residency::SiteFacts;
-
-/// Whether the operator lets a contract be called here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Approval {
-    /// It may be called: ours, our org's, or approved.
-    Approved,
-    /// Nobody has approved it yet.
-    Unapproved,
-    /// It was approved under another digest.
-    Quarantined,
-}
 
 /// How a node can be reached now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +47,7 @@ pub struct Standing {
     /// How far it trusts the node.
     pub trust: TrustLevel,
     /// Whether the operator approved the offer's contract.
-    pub approval: Approval,
+    pub approval: Judgement,
     /// How the node can be reached.
     pub reach: Reach,
     /// Whether the node's region is this node's.
@@ -78,7 +68,7 @@ pub struct Candidate {
     /// The contract under which it offers the tool.
     pub contract: ContractDigest,
     /// Whether the operator approved that contract.
-    pub approval: Approval,
+    pub approval: Judgement,
     /// How it can be reached.
     pub reach: Reach,
     /// Whether it is in this node's region.
@@ -125,9 +115,9 @@ impl Candidate {
             reasons.insert(Rejection::ContractMismatch);
         }
         match self.approval {
-            Approval::Approved => {}
-            Approval::Unapproved => reasons.insert(Rejection::ContractUnapproved),
-            Approval::Quarantined => reasons.insert(Rejection::ContractQuarantined),
+            Judgement::Approved => {}
+            Judgement::Unapproved => reasons.insert(Rejection::ContractUnapproved),
+            Judgement::Quarantined { .. } => reasons.insert(Rejection::ContractQuarantined),
         }
         if self.reach == Reach::Unreachable {
             reasons.insert(Rejection::Unreachable);
@@ -144,10 +134,19 @@ impl Candidate {
                 self.contract.short(),
                 request.contract.short()
             ),
-            Rejection::ContractQuarantined | Rejection::ContractUnapproved => {
-                format!("{} ({})", reason.summary(), self.contract)
-            }
+            Rejection::ContractQuarantined | Rejection::ContractUnapproved => self.explain_approval(reason),
             _ => self.site.explain(reason, &request.constraints),
+        }
+    }
+
+    fn explain_approval(&self, reason: Rejection) -> String {
+        match self.approval {
+            Judgement::Quarantined { approved, seen } => {
+                format!(
+                    "its contract changed since it was approved: {approved} was approved, {seen} is offered"
+                )
+            }
+            _ => format!("{} ({})", reason.summary(), self.contract),
         }
     }
 }

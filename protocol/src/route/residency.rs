@@ -63,7 +63,7 @@ pub fn residency_holds(allowed: Option<&CountrySet>, places: &CountrySet) -> boo
 }
 
 /// An operator that does not say under whose law it stands may stand under a denied one.
-fn operator_is_denied(constraints: &Constraints, operator: Option<Country>) -> bool {
+pub(crate) fn operator_is_denied(constraints: &Constraints, operator: Option<Country>) -> bool {
     let denied = &constraints.deny_operator_countries;
     match operator {
         Some(country) => denied.contains(country),

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::advert::{Offer, TrustedAdvert};
+use crate::approval::Judgement;
 use crate::constraints::{CertificationSet, DataClass, TrustLevel};
 use crate::geo::CountrySet;
 use crate::ids::{BlobDigest, CallId, NodeId};
@@ -10,6 +11,11 @@ use crate::time::{Mono, Wall};
 use crate::trust::{Anchors, RoleSet};
 
 const NOW: Now = Now { mono: Mono::from_micros(1_000_000), wall: Wall::from_millis(1_795_000_000_000) };
+
+const QUARANTINED: Judgement = Judgement::Quarantined {
+    approved: ContractDigest::from_bytes([1; 32]),
+    seen: ContractDigest::from_bytes([2; 32]),
+};
 
 fn node(n: u16) -> NodeId {
     let mut bytes = [0; 32];
@@ -32,7 +38,7 @@ fn candidate(n: u16, reach: Reach) -> Candidate {
         name: format!("n{n}").into(),
         executor: true,
         contract: ContractDigest::of(b"c"),
-        approval: Approval::Approved,
+        approval: Judgement::Approved,
         reach,
         same_region: false,
         expires: NOW.wall + DAY,
@@ -75,8 +81,8 @@ fn what_is_not_law_rejects_too_each_by_its_code() {
         ((|c| c.executor = false) as fn(&mut Candidate), "not_executor"),
         (|c| c.expires = NOW.wall, "advert_expired"),
         (|c| c.contract = ContractDigest::of(b"other"), "contract_mismatch"),
-        (|c| c.approval = Approval::Unapproved, "contract_unapproved"),
-        (|c| c.approval = Approval::Quarantined, "contract_quarantined"),
+        (|c| c.approval = Judgement::Unapproved, "contract_unapproved"),
+        (|c| c.approval = QUARANTINED, "contract_quarantined"),
         (|c| c.reach = Reach::Unreachable, "unreachable"),
     ] {
         let mut one = [candidate(1, Reach::Known)];
@@ -156,7 +162,7 @@ fn the_verdict_names_the_obstacle_that_is_easiest_to_remove() {
         site: SiteFacts { processing: places("US"), ..candidate(n, Reach::Known).site },
         ..candidate(n, Reach::Known)
     };
-    let unapproved = Candidate { approval: Approval::Unapproved, ..candidate(2, Reach::Known) };
+    let unapproved = Candidate { approval: Judgement::Unapproved, ..candidate(2, Reach::Known) };
     let unreachable = candidate(3, Reach::Unreachable);
     for (candidates, verdict) in [
         (vec![], Verdict::NobodyOffers),
@@ -236,7 +242,7 @@ fn a_candidate_is_made_from_what_was_verified() {
     };
     let standing = Standing {
         trust: TrustLevel::T1,
-        approval: Approval::Approved,
+        approval: Judgement::Approved,
         reach: Reach::Connected,
         same_region: true,
         certifications: CertificationSet::default(),

@@ -1,0 +1,590 @@
+//! The caller's side of one call: tries the ranked candidates until one has it, and says what became of it.
+//!
+//! Two-phase hand-over. The header goes first and the body only after the executor's `Accept`; whatever fails before the
+//! body is out is tried at the next candidate. Once the body is out, only the executor's word that nothing was handed
+//! over (`Refuse`, or `Failed` saying so) lets the call go elsewhere; without that word it is *in doubt* and is never
+//! sent again. Header and body go together where the saved round trip costs nothing: on a link heard from within
+//! [`PIPELINE_FRESH`], and for tools that the operator vouches for as read-only or idempotent, which may also be sent
+//! again.
+//!
+//! Drain contract: after each `handle_*` call, take effects with [`Caller::poll_effect`] until there is none, in order;
+//! then sleep until [`Caller::poll_timeout`] at most and call [`Caller::handle_timeout`]. The machine has ended when it
+//! has given [`Effect::Finish`], which comes exactly once and last; whatever is fed afterwards does nothing. Events name
+//! the attempt they belong to, and those of an attempt that is over are ignored.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::{MeshName, NodeId, OrgName, PayloadDigest};
+use crate::route::{Candidate, Health, Reach};
+use crate::time::{Mono, Now};
+use crate::trust::Verified;
+
+use super::frame::{Cancel, ExecutionFailure, Frame, Refusal};
+use super::header::{CallHeader, HeaderError, HeaderParts};
+use super::receipt::{Expected, Receipt, ReceiptError, ReceiptOutcome};
+
+/// Most candidates that one call tries.
+pub const ATTEMPTS_MAX: usize = 5;
+
+/// How lately a link must have been heard from for header and body to go together.
+pub const PIPELINE_FRESH: Duration = Duration::from_millis(100);
+
+/// How long a stream may take to open on a connection that exists.
+pub const OPEN_CONNECTED_WAIT: Duration = Duration::from_millis(750);
+
+/// How long a peer that is not connected may take to be dialled and admitted.
+pub const OPEN_DIAL_WAIT: Duration = Duration::from_secs(5);
+
+/// How long an executor may take to accept while there is another candidate.
+pub const ACCEPT_WAIT: Duration = Duration::from_millis(750);
+
+/// How long the last candidate may take to accept.
+pub const ACCEPT_LAST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long the receipt may take after the answer.
+pub const RECEIPT_WAIT: Duration = Duration::from_secs(2);
+
+/// How long an executor may take to end a call that was cancelled.
+pub const CANCEL_WAIT: Duration = Duration::from_secs(2);
+
+/// One call to be made.
+#[derive(Clone, Debug)]
+pub struct CallPlan {
+    /// The mesh for which receipts are signed.
+    pub mesh: MeshName,
+    /// What every header says.
+    pub parts: HeaderParts,
+    /// Whether the operator here vouches that the tool may run twice: read-only or idempotent. A peer's hint is no such
+    /// word.
+    pub vouched: bool,
+    /// When the caller gives up.
+    pub deadline: Mono,
+}
+
+/// One candidate to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The node.
+    pub node: NodeId,
+    /// Its org, which the receipt must name.
+    pub org: OrgName,
+    /// What people call it.
+    pub name: Arc<str>,
+    /// Whether there is a connection to it.
+    pub connected: bool,
+}
+
+impl From<&Candidate> for Target {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            node: candidate.site.node,
+            org: candidate.site.org.clone(),
+            name: candidate.name.clone(),
+            connected: matches!(candidate.reach, Reach::Local | Reach::Connected),
+        }
+    }
+}
+
+/// One try of a call; later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AttemptId(u32);
+
+/// What the shell is to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Open a call stream to `node`, dialling it if need be, and answer with [`Caller::handle_opened`] or
+    /// [`Caller::handle_lost`]. When `retry`, take one from the retry budget first, or answer with
+    /// [`Caller::handle_no_budget`].
+    Open {
+        /// The attempt.
+        attempt: AttemptId,
+        /// To whom.
+        node: NodeId,
+        /// Whether it is a second try.
+        retry: bool,
+    },
+    /// Send a frame on the attempt's stream.
+    Send {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// Send the request's body, which the shell holds, as a frame of kind `Body`.
+    SendBody {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// The attempt is over: close its stream, or stop opening it, and count `health` for its peer.
+    Close {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How it went, as far as it tells about the peer.
+        health: Health,
+    },
+    /// A JSON-RPC message for the requester.
+    Deliver(Vec<u8>),
+    /// The end.
+    Finish(Box<CallOutcome>),
+}
+
+/// What became of a call.
+#[derive(Clone, Debug)]
+pub enum CallOutcome {
+    /// An executor ran it to its end.
+    Answered {
+        /// Who ran it.
+        executor: Target,
+        /// What it answered.
+        answer: Answer,
+        /// Its receipt, or why there is none that proves the call.
+        receipt: Result<Verified<Receipt>, ReceiptError>,
+    },
+    /// It was not run, or nobody knows.
+    Failed(CallFailure),
+}
+
+/// What an executor answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The JSON-RPC `result`, raw.
+    Result(Vec<u8>),
+    /// The JSON-RPC `error`, raw.
+    Error(Vec<u8>),
+    /// The upstream had the request and gave no answer.
+    Failed(ExecutionFailure),
+}
+
+impl Answer {
+    fn outcome(&self) -> ReceiptOutcome {
+        match self {
+            Self::Result(_) => ReceiptOutcome::Result,
+            Self::Error(_) => ReceiptOutcome::Error,
+            Self::Failed(_) => ReceiptOutcome::Failed,
+        }
+    }
+
+    fn digest(&self) -> Option<PayloadDigest> {
+        match self {
+            Self::Result(bytes) | Self::Error(bytes) => Some(PayloadDigest::of(bytes)),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// No candidate took it. Nothing was run.
+    #[error("no candidate took the call")]
+    Exhausted {
+        /// Every try, in order.
+        attempts: Vec<FailedAttempt>,
+        /// Whether candidates were left and the retry budget was not.
+        budget_spent: bool,
+    },
+    /// The request went out to `executor` and what became of it is unknown.
+    #[error("{} ({}) may have run the call: {detail}", executor.name, executor.org)]
+    InDoubt {
+        /// Who may have run it.
+        executor: Target,
+        /// What happened.
+        detail: String,
+    },
+    /// The deadline has passed.
+    #[error("no answer before the deadline")]
+    Timeout {
+        /// Whether an upstream may have begun to run it.
+        handed_over: bool,
+    },
+    /// The caller cancelled.
+    #[error("cancelled")]
+    Cancelled {
+        /// Whether an upstream may have begun to run it.
+        handed_over: bool,
+    },
+}
+
+/// A try that failed before anything was handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedAttempt {
+    /// Who was tried.
+    pub target: Target,
+    /// Why it failed.
+    pub cause: AttemptFailure,
+}
+
+/// Why a try failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttemptFailure {
+    /// The stream could not be opened, or broke.
+    #[error("{0}")]
+    Lost(String),
+    /// No answer in time.
+    #[error("no answer while {0}")]
+    Silent(&'static str),
+    /// The executor refused.
+    #[error("refused: {}", .0.detail)]
+    Refused(Refusal),
+    /// The executor accepted and could not hand it to its upstream, or a tool that may run twice failed there.
+    #[error("failed: {}", .0.detail)]
+    Failed(ExecutionFailure),
+}
+
+impl AttemptFailure {
+    /// A stable name, for programs.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Lost(_) | Self::Silent(_) => "unreachable",
+            Self::Refused(refusal) => &refusal.code,
+            Self::Failed(failure) => &failure.code,
+        }
+    }
+}
+
+/// The caller's side of one call. See the module for its contract.
+#[derive(Debug)]
+pub struct Caller {
+    plan: CallPlan,
+    waiting: VecDeque<Target>,
+    current: Option<Current>,
+    attempts: u32,
+    failed: Vec<FailedAttempt>,
+    effects: VecDeque<Effect>,
+    finished: bool,
+}
+
+#[derive(Debug)]
+struct Current {
+    attempt: AttemptId,
+    target: Target,
+    header: Option<CallHeader>,
+    /// Whether a message of the upstream came: from then on the executor cannot say that nothing was handed over.
+    heard: bool,
+    stage: Stage,
+    until: Mono,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The stream is being opened.
+    Opening,
+    /// The header is out, the body is not.
+    Offered,
+    /// Header and body are out, and no word came back.
+    Pipelined,
+    /// Accepted, and the body is out.
+    Running,
+    /// The answer is here, the receipt is not.
+    Answered(Answer),
+    /// The caller wants it to stop, and the body is out.
+    Cancelling,
+}
+
+impl Caller {
+    /// Begins a call. `targets` are tried in order, [`ATTEMPTS_MAX`] of them at most.
+    ///
+    /// # Errors
+    /// [`HeaderError`] when no executor would read the header; nothing has been sent then.
+    pub fn new(
+        plan: CallPlan,
+        targets: impl IntoIterator<Item = Target>,
+        now: Now,
+    ) -> Result<Self, HeaderError> {
+        let probe = CallHeader::new(plan.parts.clone(), plan.parts.principal.node, now.wall, u64::MAX);
+        probe.to_bytes()?;
+        let mut caller = Self {
+            plan,
+            waiting: targets.into_iter().take(ATTEMPTS_MAX).collect(),
+            current: None,
+            attempts: 0,
+            failed: Vec::new(),
+            effects: VecDeque::new(),
+            finished: false,
+        };
+        caller.try_next(now);
+        Ok(caller)
+    }
+
+    /// The attempt's stream is open. `heard` is when the peer was last heard from on its link.
+    pub fn handle_opened(&mut self, attempt: AttemptId, heard: Option<Mono>, now: Now) {
+        let last = self.waiting.is_empty();
+        let Some(current) = self.current.as_mut().filter(|current| current.attempt == attempt) else {
+            return;
+        };
+        if !matches!(current.stage, Stage::Opening) {
+            return;
+        }
+        let left = self.plan.deadline.since(now.mono);
+        let deadline_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let header = CallHeader::new(self.plan.parts.clone(), current.target.node, now.wall, deadline_ms);
+        let frame = Frame::Header(Box::new(header.clone()));
+        self.effects.push_back(Effect::Send { attempt, frame });
+        let fresh = heard.is_some_and(|heard| now.mono.since(heard) <= PIPELINE_FRESH);
+        let accept_by = now.mono + if last { ACCEPT_LAST_WAIT } else { ACCEPT_WAIT };
+        current.header = Some(header);
+        if fresh || self.plan.vouched {
+            self.effects.push_back(Effect::SendBody { attempt });
+            current.stage = Stage::Pipelined;
+            // Silence after the body is doubt, not failure: only a tool that may run twice is given up early.
+            current.until = if self.plan.vouched { accept_by } else { self.plan.deadline };
+        } else {
+            current.stage = Stage::Offered;
+            current.until = accept_by;
+        }
+    }
+
+    /// A frame came on the attempt's stream.
+    pub fn handle_frame(&mut self, attempt: AttemptId, frame: Frame, now: Now) {
+        let Some(current) = self.current.as_mut().filter(|current| current.attempt == attempt) else {
+            return;
+        };
+        match (&current.stage, frame) {
+            (Stage::Offered, Frame::Accept) => {
+                self.effects.push_back(Effect::SendBody { attempt });
+                self.run();
+            }
+            (Stage::Pipelined, Frame::Accept) => self.run(),
+            (Stage::Running, Frame::Message(message)) => {
+                current.heard = true;
+                self.effects.push_back(Effect::Deliver(message));
+            }
+            (Stage::Offered | Stage::Pipelined | Stage::Running, Frame::Refuse(refusal))
+                if !current.heard =>
+            {
+                self.fail_over(AttemptFailure::Refused(refusal), now);
+            }
+            (Stage::Running, Frame::Failed(failure)) => self.handle_failed(failure, now),
+            (Stage::Running | Stage::Cancelling, Frame::Result(bytes)) => {
+                self.await_receipt(Answer::Result(bytes), now);
+            }
+            (Stage::Running | Stage::Cancelling, Frame::Error(bytes)) => {
+                self.await_receipt(Answer::Error(bytes), now);
+            }
+            (Stage::Answered(_), Frame::Receipt(bytes)) => self.settle(Some(&bytes)),
+            (Stage::Answered(_), _) => self.finish_answered(Err(ReceiptError::Misplaced), Health::PeerFault),
+            (Stage::Cancelling, Frame::Accept | Frame::Message(_)) => {}
+            (Stage::Cancelling, Frame::Refuse(_)) => self.finish_cancelled(false),
+            (Stage::Cancelling, Frame::Failed(failure)) => {
+                let handed_over = failure.handed_over || current.heard;
+                self.finish_cancelled(handed_over);
+            }
+            (_, frame) => {
+                let detail = format!("it sent a {:?} frame out of turn", frame.kind());
+                self.handle_lost(attempt, detail, now);
+            }
+        }
+    }
+
+    /// The attempt's stream could not be opened, broke, ended, or carried what is no frame.
+    pub fn handle_lost(&mut self, attempt: AttemptId, detail: String, now: Now) {
+        let Some(current) = self.current.as_ref().filter(|current| current.attempt == attempt) else {
+            return;
+        };
+        match current.stage {
+            Stage::Opening | Stage::Offered => self.fail_over(AttemptFailure::Lost(detail), now),
+            Stage::Pipelined | Stage::Running if self.plan.vouched && !current.heard => {
+                self.fail_over(AttemptFailure::Lost(detail), now);
+            }
+            Stage::Pipelined | Stage::Running => self.finish_in_doubt(detail),
+            Stage::Answered(_) => self.settle(None),
+            Stage::Cancelling => self.finish_cancelled(true),
+        }
+    }
+
+    /// The retry budget has nothing left for the attempt.
+    pub fn handle_no_budget(&mut self, attempt: AttemptId) {
+        let Some(current) = self.current.take_if(|current| current.attempt == attempt) else { return };
+        self.effects.push_back(Effect::Close { attempt: current.attempt, health: Health::Neutral });
+        self.finish_exhausted(true);
+    }
+
+    /// The requester says something to the upstream. Before the call runs nothing can be meant by it: dropped.
+    pub fn handle_message(&mut self, message: Vec<u8>) {
+        if let Some(Current { attempt, stage: Stage::Running, .. }) = self.current {
+            self.effects.push_back(Effect::Send { attempt, frame: Frame::Message(message) });
+        }
+    }
+
+    /// The requester wants the call to stop.
+    pub fn handle_cancel(&mut self, reason: Option<&str>, now: Now) {
+        let Some(current) = self.current.as_mut() else { return };
+        match current.stage {
+            Stage::Opening | Stage::Offered => self.finish_cancelled(false),
+            Stage::Pipelined | Stage::Running => {
+                current.stage = Stage::Cancelling;
+                current.until = now.mono + CANCEL_WAIT;
+                let (attempt, frame) = (current.attempt, Frame::Cancel(Cancel::new(reason)));
+                self.effects.push_back(Effect::Send { attempt, frame });
+            }
+            Stage::Answered(_) | Stage::Cancelling => {}
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        let Some(current) = self.current.as_ref() else { return };
+        let expired = now.mono >= self.plan.deadline;
+        let due = expired || now.mono >= current.until;
+        match current.stage {
+            Stage::Answered(_) if due => self.settle(None),
+            Stage::Cancelling if due => self.finish_cancelled(true),
+            Stage::Opening | Stage::Offered if expired => self.finish_timeout(false),
+            Stage::Pipelined | Stage::Running if expired => {
+                let (attempt, frame) = (current.attempt, Frame::Cancel(Cancel::new(Some("deadline"))));
+                self.effects.push_back(Effect::Send { attempt, frame });
+                self.finish_timeout(true);
+            }
+            Stage::Opening if due => self.fail_over(AttemptFailure::Silent("opening a stream"), now),
+            Stage::Offered if due => self.fail_over(AttemptFailure::Silent("waiting to be accepted"), now),
+            Stage::Pipelined if due => {
+                let (attempt, frame) = (current.attempt, Frame::Cancel(Cancel::new(None)));
+                self.effects.push_back(Effect::Send { attempt, frame });
+                self.fail_over(AttemptFailure::Silent("waiting to be accepted"), now);
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next; `None` when the call has ended.
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        self.current.as_ref().map(|current| current.until.min(self.plan.deadline))
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Whether the call has ended.
+    pub const fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    fn try_next(&mut self, now: Now) {
+        if now.mono >= self.plan.deadline {
+            return self.finish(CallOutcome::Failed(CallFailure::Timeout { handed_over: false }));
+        }
+        let Some(target) = self.waiting.pop_front() else { return self.finish_exhausted(false) };
+        let (attempt, node) = (AttemptId(self.attempts), target.node);
+        let wait = if target.connected { OPEN_CONNECTED_WAIT } else { OPEN_DIAL_WAIT };
+        self.effects.push_back(Effect::Open { attempt, node, retry: self.attempts > 0 });
+        self.attempts += 1;
+        let until = now.mono + wait;
+        self.current =
+            Some(Current { attempt, target, header: None, heard: false, stage: Stage::Opening, until });
+    }
+
+    fn run(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.stage = Stage::Running;
+            current.until = self.plan.deadline;
+        }
+    }
+
+    /// The executor says that the call failed. Whether it may go elsewhere depends on what the upstream was given.
+    fn handle_failed(&mut self, failure: ExecutionFailure, now: Now) {
+        let heard = self.current.as_ref().is_some_and(|current| current.heard);
+        let may_run_again = !heard && (self.plan.vouched || !failure.handed_over);
+        if may_run_again {
+            self.fail_over(AttemptFailure::Failed(failure), now);
+        } else {
+            self.await_receipt(Answer::Failed(ExecutionFailure { handed_over: true, ..failure }), now);
+        }
+    }
+
+    fn await_receipt(&mut self, answer: Answer, now: Now) {
+        if let Some(current) = &mut self.current {
+            current.stage = Stage::Answered(answer);
+            current.until = now.mono + RECEIPT_WAIT;
+        }
+    }
+
+    fn fail_over(&mut self, cause: AttemptFailure, now: Now) {
+        let Some(Current { attempt, target, .. }) = self.current.take() else { return };
+        self.effects.push_back(Effect::Close { attempt, health: health_of(&cause) });
+        self.failed.push(FailedAttempt { target, cause });
+        self.try_next(now);
+    }
+
+    /// The end of an answered call, with its receipt or without one.
+    fn settle(&mut self, receipt: Option<&[u8]>) {
+        let Some(Current { target, header: Some(header), stage: Stage::Answered(answer), .. }) =
+            &self.current
+        else {
+            return;
+        };
+        let (outcome, digest) = (answer.outcome(), answer.digest());
+        let expected = Expected { header, executor_org: &target.org, outcome, answer: digest };
+        let receipt = receipt
+            .ok_or(ReceiptError::Missing)
+            .and_then(|bytes| Receipt::verify(bytes, expected, &self.plan.mesh));
+        let health = match (&receipt, outcome) {
+            (Err(_), _) => Health::PeerFault,
+            (Ok(_), ReceiptOutcome::Failed) => Health::CapabilityFault,
+            (Ok(_), _) => Health::Answered,
+        };
+        self.finish_answered(receipt, health);
+    }
+
+    fn finish_answered(&mut self, receipt: Result<Verified<Receipt>, ReceiptError>, health: Health) {
+        let Some(Current { attempt, target, stage: Stage::Answered(answer), .. }) = self.current.take()
+        else {
+            return;
+        };
+        self.effects.push_back(Effect::Close { attempt, health });
+        self.finish(CallOutcome::Answered { executor: target, answer, receipt });
+    }
+
+    fn finish_in_doubt(&mut self, detail: String) {
+        let Some(Current { attempt, target, .. }) = self.current.take() else { return };
+        self.effects.push_back(Effect::Close { attempt, health: Health::PeerFault });
+        self.finish(CallOutcome::Failed(CallFailure::InDoubt { executor: target, detail }));
+    }
+
+    fn finish_exhausted(&mut self, budget_spent: bool) {
+        let attempts = core::mem::take(&mut self.failed);
+        self.finish(CallOutcome::Failed(CallFailure::Exhausted { attempts, budget_spent }));
+    }
+
+    fn finish_cancelled(&mut self, handed_over: bool) {
+        self.close(Health::Neutral);
+        self.finish(CallOutcome::Failed(CallFailure::Cancelled { handed_over }));
+    }
+
+    fn finish_timeout(&mut self, handed_over: bool) {
+        let health = if handed_over { Health::CapabilityFault } else { Health::PeerFault };
+        self.close(health);
+        self.finish(CallOutcome::Failed(CallFailure::Timeout { handed_over }));
+    }
+
+    fn close(&mut self, health: Health) {
+        if let Some(Current { attempt, .. }) = self.current.take() {
+            self.effects.push_back(Effect::Close { attempt, health });
+        }
+    }
+
+    fn finish(&mut self, outcome: CallOutcome) {
+        self.current = None;
+        self.waiting.clear();
+        self.finished = true;
+        self.effects.push_back(Effect::Finish(Box::new(outcome)));
+    }
+}
+
+/// What a failed try tells about its peer. A refusal for a rule tells nothing; one for want of room does.
+fn health_of(cause: &AttemptFailure) -> Health {
+    match cause {
+        AttemptFailure::Lost(_) | AttemptFailure::Silent(_) => Health::PeerFault,
+        AttemptFailure::Refused(refusal) if refusal.code == super::RefuseCode::Overloaded.as_str() => {
+            Health::CapabilityFault
+        }
+        AttemptFailure::Refused(_) => Health::Neutral,
+        AttemptFailure::Failed(_) => Health::CapabilityFault,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,499 @@
+//! The executor's side of one call: decides on the header, and only then lets the request through to the upstream.
+//!
+//! Everything that the caller's router decided is decided again here, with the same function
+//! ([`crate::route::residency::check`]) on this node's own site: a caller whose directory is out of date, or who lies,
+//! gets a refusal and not an answer. A refusal always comes before anything is handed over, so that the caller may
+//! try elsewhere; afterwards the machine says by `handed_over` what the upstream was given.
+//!
+//! Drain contract: after each `handle_*` call, take effects with [`Executor::poll_effect`] until there is none, in
+//! order; then sleep until [`Executor::poll_timeout`] at most and call [`Executor::handle_timeout`]. [`Effect::Close`]
+//! comes exactly once and last; whatever is fed afterwards does nothing.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+
+use crate::constraints::{DEADLINE_MS_MAX, DataClass};
+use crate::ids::{CapabilityId, ContractDigest, MeshName, NodeId, OrgName, PayloadDigest};
+use crate::route::{Rejection, SiteFacts, residency};
+use crate::time::{Mono, Now, Wall};
+use crate::trust::seal;
+
+use super::frame::{ExecutionFailure, Frame, PAYLOAD_BYTES_MAX, Refusal};
+use super::header::CallHeader;
+use super::receipt::{Receipt, ReceiptOutcome};
+use super::seen::{SeenCalls, SeenError};
+
+/// How long the header may take from the stream's beginning.
+pub const HEADER_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the body may take from the accepted header, eight megabytes over a slow line included.
+pub const BODY_WAIT: Duration = Duration::from_secs(30);
+
+/// How long the upstream may take to end a call that was cancelled or has run out of time.
+pub const UPSTREAM_CANCEL_WAIT: Duration = Duration::from_secs(1);
+
+/// Who is at the other end of the stream, as the admitted connection proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerPeer {
+    /// The node.
+    pub node: NodeId,
+    /// Its org, by its membership.
+    pub org: OrgName,
+}
+
+/// Who may call what this node offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Nodes of this node's org.
+    Org,
+    /// Nodes of every pinned org.
+    Federation,
+}
+
+/// What this node offers under one capability now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalOffer {
+    /// The contract's digest now.
+    pub contract: ContractDigest,
+    /// The highest class of data that it takes.
+    pub class_max: DataClass,
+    /// Who may call it.
+    pub visibility: Visibility,
+}
+
+/// What the executor needs to know of its node to decide on a header.
+pub struct Desk<'a> {
+    /// This node's own site. Its `class_max` does not count; the offer's does.
+    pub site: &'a SiteFacts,
+    /// What this node offers under a capability; `None` when nothing, or nothing to be shared.
+    pub offer: &'a dyn Fn(&CapabilityId) -> Option<LocalOffer>,
+    /// Which calls were accepted lately.
+    pub seen: &'a mut SeenCalls,
+    /// Whether there is room for another call.
+    pub has_room: bool,
+}
+
+/// Why a header is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefuseCode {
+    /// It names another executor.
+    WrongExecutor,
+    /// It names another caller than the connection proves.
+    WrongPrincipal,
+    /// It has been passed on too often.
+    HopLimit,
+    /// Its caller's deadline has passed.
+    DeadlinePassed,
+    /// The method is not one that is routed.
+    UnknownMethod,
+    /// Nothing is offered under the capability, or not to this caller: the two look the same on purpose.
+    UnknownCapability,
+    /// The tool is offered under another contract now.
+    ContractMismatch,
+    /// The call was accepted before.
+    DuplicateCall,
+    /// The header's time is too far off.
+    StaleCall,
+    /// No room for another call.
+    Overloaded,
+    /// The body is too large.
+    TooLarge,
+    /// The body is not the one that the header promised.
+    WrongRequest,
+}
+
+impl RefuseCode {
+    /// The stable name. A refusal over constraints bears the first failing rule's code instead: [`Rejection::code`].
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WrongExecutor => "wrong_executor",
+            Self::WrongPrincipal => "wrong_principal",
+            Self::HopLimit => "hop_limit",
+            Self::DeadlinePassed => "deadline_passed",
+            Self::UnknownMethod => "unknown_method",
+            Self::UnknownCapability => "unknown_capability",
+            Self::ContractMismatch => "contract_mismatch",
+            Self::DuplicateCall => "duplicate_call",
+            Self::StaleCall => "stale_call",
+            Self::Overloaded => "overloaded",
+            Self::TooLarge => "too_large",
+            Self::WrongRequest => "wrong_request",
+        }
+    }
+}
+
+/// The methods that are routed between nodes.
+pub const METHODS: [&str; 1] = ["tools/call"];
+
+/// What the shell is to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send a frame.
+    Send(Frame),
+    /// Hand the request to the upstream. [`Executor::header`] says what it is and for whom. The tool to run is the
+    /// header's: whatever tool the body names is to be replaced by it.
+    StartUpstream {
+        /// The request's `params`, raw JSON that has not been looked at.
+        body: Vec<u8>,
+    },
+    /// Pass the caller's message on to the upstream.
+    ToUpstream(Vec<u8>),
+    /// Tell the upstream to stop. Its end is still to be reported.
+    CancelUpstream {
+        /// For its log.
+        reason: Option<String>,
+    },
+    /// Finish writing what was sent and close the stream. Nothing follows.
+    Close,
+}
+
+/// The executor's side of one call. See the module for its contract.
+#[derive(Debug)]
+pub struct Executor {
+    mesh: MeshName,
+    key: SigningKey,
+    peer: CallerPeer,
+    stage: Stage,
+    until: Mono,
+    header: Option<Box<CallHeader>>,
+    /// The site under which the call was accepted: the receipt states it, whatever is configured meanwhile.
+    site: Option<SiteFacts>,
+    deadline: Mono,
+    started: Wall,
+    effects: VecDeque<Effect>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing has come yet.
+    Fresh,
+    /// Accepted; the body has not come.
+    Accepted,
+    /// The upstream has the request.
+    Running,
+    /// The upstream was told to stop, for this reason.
+    Stopping(Stop),
+    /// Closed.
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Cancelled,
+    Timeout,
+    /// The caller is gone: nobody is told.
+    CallerGone,
+}
+
+impl Executor {
+    /// A call stream that `peer` has opened. `key` is this node's, and signs the receipt.
+    pub fn new(mesh: MeshName, key: SigningKey, peer: CallerPeer, now: Now) -> Self {
+        Self {
+            mesh,
+            key,
+            peer,
+            stage: Stage::Fresh,
+            until: now.mono + HEADER_WAIT,
+            header: None,
+            site: None,
+            deadline: now.mono + HEADER_WAIT,
+            started: now.wall,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// The header, once it was accepted.
+    pub fn header(&self) -> Option<&CallHeader> {
+        self.header.as_deref()
+    }
+
+    /// When the caller gives up on an accepted call.
+    pub const fn deadline(&self) -> Mono {
+        self.deadline
+    }
+
+    /// A frame came. `desk` is looked at for the header only.
+    pub fn handle_frame(&mut self, frame: Frame, desk: &mut Desk<'_>, now: Now) {
+        match (self.stage, frame) {
+            (Stage::Fresh, Frame::Header(header)) => self.handle_header(header, desk, now),
+            (Stage::Accepted, Frame::Body(body)) => self.handle_body(body, now),
+            (Stage::Accepted, Frame::Cancel(_)) => {
+                self.end_with(Frame::Failed(ExecutionFailure::new(
+                    "cancelled",
+                    "cancelled by the caller",
+                    false,
+                )));
+            }
+            (Stage::Running, Frame::Message(message)) => self.effects.push_back(Effect::ToUpstream(message)),
+            (Stage::Running, Frame::Cancel(cancel)) => self.stop(Stop::Cancelled, cancel.reason, now),
+            (Stage::Stopping(_), Frame::Message(_) | Frame::Cancel(_)) | (Stage::Done, _) => {}
+            _ => self.handle_lost(now),
+        }
+    }
+
+    /// The stream broke, ended before its time, or carried what is no frame.
+    pub fn handle_lost(&mut self, now: Now) {
+        match self.stage {
+            Stage::Fresh | Stage::Accepted => self.close(),
+            Stage::Running => self.stop(Stop::CallerGone, Some("the caller is gone".to_owned()), now),
+            Stage::Stopping(_) => self.stage = Stage::Stopping(Stop::CallerGone),
+            Stage::Done => {}
+        }
+    }
+
+    /// The upstream sent a message for the caller.
+    pub fn handle_upstream_message(&mut self, message: Vec<u8>, now: Now) {
+        if self.stage != Stage::Running {
+            return;
+        }
+        if message.len() > PAYLOAD_BYTES_MAX {
+            self.stop(Stop::Cancelled, Some("a message is too large".to_owned()), now);
+            return self.fail(&too_large(message.len()), now);
+        }
+        self.effects.push_back(Effect::Send(Frame::Message(message)));
+    }
+
+    /// The upstream gave a result: raw JSON.
+    pub fn handle_upstream_result(&mut self, result: Vec<u8>, now: Now) {
+        self.answer(Frame::Result, ReceiptOutcome::Result, result, now);
+    }
+
+    /// The upstream gave a JSON-RPC error: the error object as raw JSON.
+    pub fn handle_upstream_error(&mut self, error: Vec<u8>, now: Now) {
+        self.answer(Frame::Error, ReceiptOutcome::Error, error, now);
+    }
+
+    /// The upstream will give no answer.
+    pub fn handle_upstream_failed(&mut self, failure: &ExecutionFailure, now: Now) {
+        match self.stage {
+            Stage::Running => self.fail(failure, now),
+            Stage::Stopping(stop) => self.fail_stopped(stop, failure.handed_over, now),
+            Stage::Fresh | Stage::Accepted | Stage::Done => {}
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.stage == Stage::Done || now.mono < self.until {
+            return;
+        }
+        match self.stage {
+            Stage::Running => self.stop(Stop::Timeout, Some("deadline".to_owned()), now),
+            Stage::Stopping(stop) => self.fail_stopped(stop, true, now),
+            Stage::Fresh | Stage::Accepted | Stage::Done => self.close(),
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next; `None` when the stream is closed.
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        (self.stage != Stage::Done).then_some(self.until)
+    }
+
+    /// The next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn handle_header(&mut self, header: Box<CallHeader>, desk: &mut Desk<'_>, now: Now) {
+        if let Err(refusal) = self.decide(&header, desk, now) {
+            return self.end_with(Frame::Refuse(refusal));
+        }
+        self.deadline = now.mono + Duration::from_millis(header.deadline_ms.min(DEADLINE_MS_MAX));
+        self.until = self.deadline.min(now.mono + BODY_WAIT);
+        self.header = Some(header);
+        self.site = Some(desk.site.clone());
+        self.stage = Stage::Accepted;
+        self.effects.push_back(Effect::Send(Frame::Accept));
+    }
+
+    /// Every check on a header, those that cost nothing and reveal nothing first. The call is remembered last, so that
+    /// a refused one may be offered again.
+    fn decide(&self, header: &CallHeader, desk: &mut Desk<'_>, now: Now) -> Result<(), Refusal> {
+        check_binding(header, &self.peer, desk.site)?;
+        check_limits(header, desk.has_room)?;
+        check_offer(header, &self.peer, desk)?;
+        let seen = desk.seen.accept(self.peer.node, header.call, header.sent, now);
+        seen.map_err(|error| refuse(seen_code(error), error.to_string()))
+    }
+
+    fn handle_body(&mut self, body: Vec<u8>, now: Now) {
+        let promised = self.header.as_ref().map(|header| (header.request_bytes as usize, header.request));
+        if promised != Some((body.len(), PayloadDigest::of(&body))) {
+            let refusal =
+                refuse(RefuseCode::WrongRequest, "the body is not the one that the header promised");
+            return self.end_with(Frame::Refuse(refusal));
+        }
+        self.stage = Stage::Running;
+        self.until = self.deadline;
+        self.started = now.wall;
+        self.effects.push_back(Effect::StartUpstream { body });
+    }
+
+    fn stop(&mut self, stop: Stop, reason: Option<String>, now: Now) {
+        self.stage = Stage::Stopping(stop);
+        self.until = now.mono + UPSTREAM_CANCEL_WAIT;
+        self.effects.push_back(Effect::CancelUpstream { reason });
+    }
+
+    /// An answer of the upstream. One that comes while it was told to stop is still the truth, and is passed on.
+    fn answer(&mut self, frame: fn(Vec<u8>) -> Frame, outcome: ReceiptOutcome, bytes: Vec<u8>, now: Now) {
+        match self.stage {
+            Stage::Running | Stage::Stopping(Stop::Cancelled | Stop::Timeout) => {}
+            Stage::Stopping(Stop::CallerGone) => return self.close(),
+            Stage::Fresh | Stage::Accepted | Stage::Done => return,
+        }
+        if bytes.len() > PAYLOAD_BYTES_MAX {
+            return self.fail(&too_large(bytes.len()), now);
+        }
+        let digest = PayloadDigest::of(&bytes);
+        self.effects.push_back(Effect::Send(frame(bytes)));
+        self.send_receipt(outcome, Some(digest), now);
+        self.close();
+    }
+
+    fn fail_stopped(&mut self, stop: Stop, handed_over: bool, now: Now) {
+        match stop {
+            Stop::CallerGone => self.close(),
+            Stop::Cancelled => {
+                self.fail(&ExecutionFailure::new("cancelled", "cancelled by the caller", handed_over), now);
+            }
+            Stop::Timeout => {
+                self.fail(
+                    &ExecutionFailure::new("timeout", "no answer before the deadline", handed_over),
+                    now,
+                );
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: &ExecutionFailure, now: Now) {
+        // Again through the constructor: what comes from an upstream may be too long for a frame.
+        let failure = ExecutionFailure::new(&failure.code, &failure.detail, failure.handed_over);
+        let handed_over = failure.handed_over;
+        self.effects.push_back(Effect::Send(Frame::Failed(failure)));
+        if handed_over {
+            self.send_receipt(ReceiptOutcome::Failed, None, now);
+        }
+        self.close();
+    }
+
+    fn send_receipt(&mut self, outcome: ReceiptOutcome, answer: Option<PayloadDigest>, now: Now) {
+        let (Some(header), Some(site)) = (&self.header, &self.site) else { return };
+        let receipt = Receipt {
+            call: header.call,
+            executor: site.node,
+            executor_org: site.org.clone(),
+            caller: self.peer.node,
+            caller_org: self.peer.org.clone(),
+            capability: header.capability.clone(),
+            contract: header.contract,
+            request: header.request,
+            answer,
+            outcome,
+            processing_locations: site.processing,
+            operator_country: site.operator_country,
+            started: self.started,
+            // A clock that was set back meanwhile must not make the receipt contradict itself.
+            finished: now.wall.max(self.started),
+        };
+        let sealed = seal(receipt, &self.key, Some(&self.mesh));
+        self.effects.push_back(Effect::Send(Frame::Receipt(sealed.bytes().to_vec())));
+    }
+
+    fn end_with(&mut self, frame: Frame) {
+        self.effects.push_back(Effect::Send(frame));
+        self.close();
+    }
+
+    fn close(&mut self) {
+        self.stage = Stage::Done;
+        self.effects.push_back(Effect::Close);
+    }
+}
+
+/// The header is for this node and comes from whom it says: the assertion is worth nothing elsewhere.
+fn check_binding(header: &CallHeader, peer: &CallerPeer, site: &SiteFacts) -> Result<(), Refusal> {
+    if header.executor != site.node {
+        let detail = format!("the call is for {}, and this is {}", header.executor, site.node);
+        return Err(refuse(RefuseCode::WrongExecutor, detail));
+    }
+    if header.principal.node != peer.node || header.principal.org != peer.org {
+        let detail = format!("the call names another caller than {} of {}", peer.node, peer.org);
+        return Err(refuse(RefuseCode::WrongPrincipal, detail));
+    }
+    Ok(())
+}
+
+fn check_limits(header: &CallHeader, has_room: bool) -> Result<(), Refusal> {
+    if header.hops == 0 {
+        return Err(refuse(
+            RefuseCode::HopLimit,
+            "the call has been passed on too often: is there a loop of nodes?",
+        ));
+    }
+    if header.deadline_ms == 0 {
+        return Err(refuse(RefuseCode::DeadlinePassed, "the caller's deadline has passed"));
+    }
+    if !METHODS.contains(&header.method.as_str()) {
+        return Err(refuse(RefuseCode::UnknownMethod, format!("{} is not routed", header.method)));
+    }
+    if header.request_bytes as usize > PAYLOAD_BYTES_MAX {
+        let detail = format!("{} bytes where {PAYLOAD_BYTES_MAX} are allowed", header.request_bytes);
+        return Err(refuse(RefuseCode::TooLarge, detail));
+    }
+    if !has_room {
+        return Err(refuse(RefuseCode::Overloaded, "this node runs as many calls as it may"));
+    }
+    Ok(())
+}
+
+/// The capability is offered to this caller under the contract it knows, and the constraints hold here.
+fn check_offer(header: &CallHeader, peer: &CallerPeer, desk: &Desk<'_>) -> Result<(), Refusal> {
+    let own_org = header.capability.org == desk.site.org;
+    let offer = own_org.then(|| (desk.offer)(&header.capability)).flatten();
+    let visible =
+        |offer: &LocalOffer| offer.visibility == Visibility::Federation || peer.org == desk.site.org;
+    let unknown = || {
+        let detail = format!("{} is not offered here to {}", header.capability, peer.org);
+        refuse(RefuseCode::UnknownCapability, detail)
+    };
+    let offer = offer.filter(visible).ok_or_else(unknown)?;
+    if offer.contract != header.contract {
+        let (here, there) = (offer.contract.short(), header.contract.short());
+        let detail = format!("the tool is offered under contract {here} now; the call is for {there}");
+        return Err(refuse(RefuseCode::ContractMismatch, detail));
+    }
+    let site = SiteFacts { class_max: offer.class_max, ..desk.site.clone() };
+    check_constraints(header, &site)
+}
+
+fn check_constraints(header: &CallHeader, site: &SiteFacts) -> Result<(), Refusal> {
+    let failed = residency::check(&header.constraints, site);
+    let told = |reason: Rejection| (reason.code().to_owned(), site.explain(reason, &header.constraints));
+    match failed.iter().next().map(told) {
+        None => Ok(()),
+        Some((code, detail)) => Err(Refusal::new(&code, detail).because(failed.iter().map(told))),
+    }
+}
+
+fn refuse(code: RefuseCode, detail: impl Into<String>) -> Refusal {
+    Refusal::new(code.as_str(), detail)
+}
+
+const fn seen_code(error: SeenError) -> RefuseCode {
+    match error {
+        SeenError::Stale => RefuseCode::StaleCall,
+        SeenError::Duplicate => RefuseCode::DuplicateCall,
+        SeenError::Full => RefuseCode::Overloaded,
+    }
+}
+
+fn too_large(bytes: usize) -> ExecutionFailure {
+    let detail = format!("the upstream sent {bytes} bytes where {PAYLOAD_BYTES_MAX} are allowed");
+    ExecutionFailure::new("too_large", &detail, true)
+}
+
+#[cfg(test)]
+mod tests;
