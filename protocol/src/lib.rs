@@ -6,12 +6,13 @@
 //! Read in this order: [`ids`], [`geo`] and [`constraints`] are the vocabulary; [`trust`] is who may speak for whom;
 //! [`advert`] is what nodes promise; [`codec`] is how all of it becomes bytes. [`json`] and [`jsonrpc`] are how
 //! MCP's messages are read without rewriting them; [`contract`], [`approval`] and [`catalogue`] lead from a tool's JSON
-//! to what clients see; [`invite`] and [`enrol`] are how a node joins.
+//! to what clients see; [`invite`] and [`enrol`] are how a node joins. [`route`] decides who may run a call (the law is
+//! [`route::residency`]), and [`call`] makes it.
 
 pub mod advert;
 pub mod approval;
-pub mod catalogue;
 pub mod call;
+pub mod catalogue;
 pub mod codec;
 pub mod constraints;
 pub mod contract;
