@@ -397,4 +397,20 @@ mod tests {
         let widest = Invite { addresses: vec!["x".repeat(256); 8], ..invite() };
         assert_eq!(Invite::parse(&widest.to_line().unwrap()), Ok(widest));
     }
+
+    /// Fixed for ever within `comity1:`: the example of docs/protocol-enrolment.md.
+    #[test]
+    fn the_line_is_pinned() {
+        let example = Invite {
+            kind: InviteKind::Federate,
+            addresses: vec!["/memory/1".into()],
+            root: RootHash::from_bytes([9; 32]),
+            ..invite()
+        };
+        let line = concat!(
+            "comity1:AH2IAWR0ZXN0WCAHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHB4FpL21lbW9yeS8xbGFjbWUuZXhhbXBs",
+            "ZVggCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQlQc2l4dGVlbiBzZWNyZXRzIRsAAAGh7o1MgFW9Kuo"
+        );
+        assert_eq!(example.to_line().as_deref(), Ok(line));
+    }
 }

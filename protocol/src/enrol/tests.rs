@@ -734,3 +734,31 @@ proptest! {
         prop_assert!(ends.0 <= 1 && ends.1 <= 1);
     }
 }
+
+/// Fixed for ever within `/comity/enrol/1`: the forms of docs/protocol-enrolment.md.
+#[test]
+fn the_bytes_are_pinned() {
+    let hello = Hello {
+        mesh: mesh(),
+        invite: Token::from_bytes(TOKEN).id(),
+        kind: InviteKind::Member,
+        commitment: commitment(&[0x22; 32].into()),
+        introduction: None,
+    };
+    let hello_bytes = concat!(
+        "82008184647465737450ec3afc117179ff2ab41a35a9ca83d53b005820",
+        "29351ef3d608bbe32358bc8c95dc172a583f2bf7dc5ed04ba6269ac5258ef2c0"
+    );
+    for (frame, expected) in [
+        (Frame::Hello(hello), hello_bytes),
+        (
+            Frame::Ask(Ask::Member { name: "berlin-2".into(), locations: places("DE FR") }),
+            "820381820082686265726c696e2d3282624445624652",
+        ),
+        (Frame::Wait, "820480"),
+        (Frame::Refuse(Refusal::new(RefusalCode::Locations, "US")), "8206818209625553"),
+        (Frame::Done, "820780"),
+    ] {
+        assert_eq!(data_encoding::HEXLOWER.encode(&frame.encode()), expected, "{}", frame.name());
+    }
+}
