@@ -127,6 +127,11 @@ impl DataDir {
         self.0.join("blobs")
     }
 
+    /// Where `comity stdio` reaches the node that runs here.
+    pub fn stdio_socket(&self) -> PathBuf {
+        self.0.join("stdio.sock")
+    }
+
     /// The control socket of the node that runs here.
     pub fn socket(&self) -> PathBuf {
         self.0.join("comity.sock")

@@ -1,6 +1,7 @@
 //! The Comity node.
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod exchange;

@@ -1,2 +1,5 @@
 //! The `comity` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    comity_node::cli::main()
+}

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use comity_protocol::constraints::Constraints;
 
 use super::constraints::read_constraints;
+use super::limits::LimitsConfig;
 use super::section::Section;
 use super::setting::{ByteSize, HttpUrl, TextSetting};
+use crate::face::{FaceConfig, FaceLimits, TokenConfig, TokenSecret};
 use crate::files::read_bounded;
-use crate::secret::Secret;
 
 /// Tokens that one configuration may hold.
 pub const TOKENS_MAX: usize = 256;
@@ -18,17 +19,22 @@ pub const TOKEN_BYTES_MIN: usize = 16;
 /// Largest token, and largest token file.
 pub const TOKEN_BYTES_MAX: usize = 4096;
 
+/// Longest `instructions`, in bytes.
+pub const INSTRUCTIONS_BYTES_MAX: usize = 8 * 1024;
+
 /// The `[mcp]` section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct McpConfig {
     /// Where `POST /mcp` is served.
     pub listen: SocketAddr,
-    /// Web origins, beside the endpoint's own, whose pages may call.
+    /// Web origins, beside loopback ones, whose pages may call.
     pub allowed_origins: Vec<Origin>,
     /// `Host` values, beside loopback names and the listen address, that are answered (against DNS rebinding).
     pub allowed_hosts: Vec<Host>,
     /// Largest request body.
     pub body_max: ByteSize,
+    /// What clients' models are told that this server is for.
+    pub instructions: Option<String>,
     /// Who may call. Empty: whoever can reach the endpoint.
     pub tokens: Vec<TokenConfig>,
 }
@@ -40,20 +46,10 @@ impl Default for McpConfig {
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             body_max: ByteSize::mib(4),
+            instructions: None,
             tokens: Vec::new(),
         }
     }
-}
-
-/// One client's bearer token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenConfig {
-    /// The principal that calls with this token are made by; shown in logs and told to upstreams.
-    pub name: String,
-    /// The token.
-    pub token: Secret,
-    /// What holds for every call made with it.
-    pub constraints: Constraints,
 }
 
 impl McpConfig {
@@ -64,8 +60,13 @@ impl McpConfig {
             allowed_origins: section.list_of_distinct("allowed_origins").unwrap_or_default(),
             allowed_hosts: section.list_of_distinct("allowed_hosts").unwrap_or_default(),
             body_max: section.or_within("body_max", default.body_max, ByteSize::kib(1)..=ByteSize::mib(64)),
+            instructions: section.get("instructions"),
             tokens: read_tokens(&mut section),
         };
+        if config.instructions.as_ref().is_some_and(|text| text.len() > INSTRUCTIONS_BYTES_MAX) {
+            let hint = format!("keep to {INSTRUCTIONS_BYTES_MAX} bytes");
+            section.fault("instructions", "is too long", hint);
+        }
         if !config.listen.ip().is_loopback() && config.tokens.is_empty() {
             let problem =
                 format!("{} can be reached from other machines and asks for no token", config.listen);
@@ -73,6 +74,33 @@ impl McpConfig {
         }
         section.finish();
         config
+    }
+
+    /// The face's own configuration: this section, what the operator demands of every call, where `comity stdio`
+    /// connects, and the node's bounds.
+    pub fn to_face(
+        &self,
+        constraints: &Constraints,
+        stdio_socket: PathBuf,
+        limits: &LimitsConfig,
+    ) -> FaceConfig {
+        let default = FaceLimits::default();
+        FaceConfig {
+            listen: Some(self.listen),
+            unix_socket: Some(stdio_socket),
+            allowed_hosts: self.allowed_hosts.iter().map(|host| host.as_str().to_owned()).collect(),
+            allowed_origins: self.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+            tokens: self.tokens.clone(),
+            constraints: constraints.clone(),
+            instructions: self.instructions.clone(),
+            limits: FaceLimits {
+                body_bytes_max: self.body_max.as_usize(),
+                calls_max: limits.calls_in_flight_max as usize,
+                drain_grace: limits.shutdown_grace,
+                ..default
+            },
+            ..FaceConfig::default()
+        }
     }
 }
 
@@ -86,7 +114,7 @@ fn read_tokens(mcp: &mut Section<'_>) -> Vec<TokenConfig> {
                     format!("{:?} names two tokens", token.name),
                     "give each token its own name",
                 );
-            } else if tokens.iter().any(|known| known.token == token.token) {
+            } else if tokens.iter().any(|known| known.secret == token.secret) {
                 section.fault_here("is the same token as another one's", "make a token for each client");
             } else if tokens.len() == TOKENS_MAX {
                 section.fault_here("is one token too many", format!("keep at most {TOKENS_MAX}"));
@@ -104,26 +132,30 @@ fn read_token(section: &mut Section<'_>) -> Option<TokenConfig> {
     let constraints = read_constraints(section.section("constraints"));
     let inline = section.get::<String>("token");
     let file = section.get::<PathBuf>("token_file");
-    let token = match (section.has("token"), section.has("token_file")) {
-        (true, true) => {
-            section.fault("token_file", "stands beside `token`", "keep one of the two");
+    let hash = section.get::<TokenSecret>("token_hash");
+    let keys = ["token", "token_file", "token_hash"];
+    let given: Vec<&str> = keys.into_iter().filter(|key| section.has(key)).collect();
+    let secret = match given.as_slice() {
+        [] => {
+            section.fault_here("has no `token_hash`, `token_file` or `token`", "give one of the three");
             None
         }
-        (false, false) => {
-            section.fault_here("has neither `token` nor `token_file`", "give one of the two");
+        ["token"] => inline.and_then(|token| check_token(section, "token", &token)),
+        ["token_file"] => file.and_then(|file| read_token_file(section, &file)),
+        [_] => hash,
+        [first, second, ..] => {
+            section.fault(second, format!("stands beside `{first}`"), "keep one of them");
             None
         }
-        (true, false) => inline.and_then(|token| check_token(section, "token", token)),
-        (false, true) => file.and_then(|file| read_token_file(section, &file)),
     };
-    Some(TokenConfig { name: name?, token: token?, constraints })
+    Some(TokenConfig { name: name?, secret: secret?, constraints })
 }
 
-fn read_token_file(section: &Section<'_>, file: &Path) -> Option<Secret> {
+fn read_token_file(section: &Section<'_>, file: &Path) -> Option<TokenSecret> {
     let file = section.resolve_path(file);
     let hint = "write the token, and nothing else, into that file";
     match read_bounded(&file, TOKEN_BYTES_MAX).map(String::from_utf8) {
-        Ok(Ok(text)) => check_token(section, "token_file", text.trim().to_owned()),
+        Ok(Ok(text)) => check_token(section, "token_file", text.trim()),
         Ok(Err(_)) => {
             section.fault("token_file", format!("{} is not text", file.display()), hint);
             None
@@ -136,7 +168,7 @@ fn read_token_file(section: &Section<'_>, file: &Path) -> Option<Secret> {
 }
 
 /// RFC 6750 allows visible ASCII only. The problem never quotes the token.
-fn check_token(section: &Section<'_>, key: &str, token: String) -> Option<Secret> {
+fn check_token(section: &Section<'_>, key: &str, token: &str) -> Option<TokenSecret> {
     if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&token.len()) {
         let hint = format!(
             "use at least {TOKEN_BYTES_MIN} random characters, such as `openssl rand -hex 32` prints"
@@ -148,7 +180,16 @@ fn check_token(section: &Section<'_>, key: &str, token: String) -> Option<Secret
         section.fault(key, "holds spaces or characters that a header cannot carry", "use letters and digits");
         return None;
     }
-    Some(Secret::new(token))
+    Some(TokenSecret::of_token(token))
+}
+
+impl TextSetting for TokenSecret {
+    const EXPECTED: &'static str =
+        "\"blake3:\" and the 64 hexadecimal digits that `b3sum` prints for the token";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        TokenSecret::from_hash(text).map_err(|error| error.to_string())
+    }
 }
 
 /// A web origin, `scheme://host[:port]`, in the normal form in which browsers send it.

@@ -20,6 +20,7 @@ pub mod servers;
 pub mod servers_json;
 pub mod setting;
 pub mod site;
+pub mod template;
 pub mod trust;
 pub mod watch;
 

@@ -59,7 +59,7 @@ impl SiteConfig {
 
 /// Reads `[node]`: the name that people see; the machine's own where it is not given.
 pub(super) fn read_node_name(mut section: Section<'_>) -> String {
-    let name = section.or("name", host_name());
+    let name = section.or("name", default_node_name());
     let problem = match name.as_str() {
         "" => Some("is empty"),
         long if long.len() > NODE_NAME_BYTES_MAX => Some("is too long"),
@@ -84,7 +84,7 @@ pub(super) fn read_org_name(mut section: Section<'_>) -> Option<OrgName> {
 }
 
 /// The machine's name as Linux tells it, else `node`.
-fn host_name() -> String {
+pub fn default_node_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
     let usable = (1..=NODE_NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);

@@ -5,6 +5,7 @@ use std::fs;
 use super::*;
 use crate::config::servers::{Launch, Share};
 use crate::config::trust::Approve;
+use crate::face::TokenSecret;
 
 const NODE: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 const ROOT: &str = "blake3:0101010101010101010101010101010101010101010101010101010101010101";
@@ -124,7 +125,7 @@ fn every_key_is_read() {
     assert_eq!((config.mesh.peers.len(), config.mesh.neighbours), (1, 4));
     assert_eq!(config.mcp.allowed_origins[0].as_str(), "https://chat.acme.example");
     assert_eq!(config.mcp.allowed_hosts[0].as_str(), "mcp.acme.example");
-    assert!(config.mcp.tokens[0].token.matches(b"0123456789abcdef"));
+    assert_eq!(config.mcp.tokens[0].secret, TokenSecret::of_token("0123456789abcdef"));
     assert_eq!(config.mcp.tokens[0].constraints.deadline_ms, Some(5000));
     assert_eq!(config.trust[0].approve, Approve::All);
     assert_eq!(config.constraints.allow_locations.expect("set").len(), 28);
@@ -210,7 +211,12 @@ fn mistakes_of_every_kind_are_named() {
         ("[servers.a]\ncommand = \"x\"\nclass_max = 4", &[("3:13", "is not a class", "3 (restricted)")]),
         (
             "[[mcp.tokens]]\nname = \"a\"",
-            &[("1:1", "has neither `token` nor `token_file`", "one of the two")],
+            &[("1:1", "has no `token_hash`, `token_file` or `token`", "one of the three")],
+        ),
+        ("[[mcp.tokens]]\nname = \"a\"\ntoken_hash = \"y\"", &[("3:14", "is written `blake3:`", "64")]),
+        (
+            "[[mcp.tokens]]\nname = \"a\"\ntoken = \"x\"\ntoken_file = \"y\"",
+            &[("4:14", "stands beside `token`", "one")],
         ),
         ("[[mcp.tokens]]\nname = \"a\"\ntoken = \"short\"", &[("3:9", "a token of 5 bytes", "openssl rand")]),
         (

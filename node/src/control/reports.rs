@@ -195,6 +195,8 @@ pub struct Compare {
     pub words: Vec<String>,
     /// Who is at the other side, as far as it says.
     pub other: String,
+    /// Whether the node waits for [`Request::Confirm`](super::messages::Request::Confirm).
+    pub confirm: bool,
 }
 
 /// Who was enrolled.

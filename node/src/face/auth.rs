@@ -14,7 +14,7 @@ use comity_protocol::constraints::Constraints;
 use crate::gateway::LOCAL_PRINCIPAL;
 
 /// One client's token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenConfig {
     /// The principal's name: goes to logs, policy and upstreams.
     pub name: String,
@@ -24,8 +24,9 @@ pub struct TokenConfig {
     pub constraints: Constraints,
 }
 
-/// The hash of a bearer token.
-#[derive(Clone)]
+/// The hash of a bearer token. Equality is for comparing configurations; what clients present is compared in
+/// constant time.
+#[derive(Clone, PartialEq, Eq)]
 pub struct TokenSecret([u8; 32]);
 
 /// Why a token's hash could not be read.
