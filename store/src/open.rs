@@ -78,7 +78,8 @@ pub struct Loss {
     pub found: u64,
 }
 
-/// Why a store was not opened. Nothing that was acknowledged is removed on any of these paths.
+/// Why a store was not opened. Opening never replaces what it cannot read; sled itself, when it opens at all,
+/// has by then cut its log at the first damage.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The store is in use.

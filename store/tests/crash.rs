@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 
 use comity_store::Store;
-use common::writer::{self, check, pair, parse, spawn, stderr};
+use common::writer::{self, check, pair, parse, spawn, spawn_limited, stderr};
 use common::{Home, chain};
 
 /// How many acknowledgements each round lets pass before the kill.
@@ -80,4 +80,21 @@ fn a_second_process_is_refused_with_the_pid_of_the_first() {
     child.kill().expect("SIGKILL");
     child.wait().expect("reaped");
     home.open();
+}
+
+/// A file size limit makes a real write fail: sled, its threads and ours must all come to an end.
+#[test]
+fn a_real_write_error_ends_the_store_and_loses_nothing() {
+    let home = Home::new();
+    home.open().0.close().expect("closes");
+    let mut child = spawn_limited(&home.store(), 8 << 20);
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let acknowledged: Vec<_> = lines.map_while(Result::ok).filter_map(|line| parse(&line)).collect();
+    let status = child.wait().expect("reaped");
+    let said = stderr(&mut child);
+    assert!(!status.success() && said.contains("Poisoned"), "{status}: {said}");
+    assert!(!acknowledged.is_empty(), "{said}");
+    let (store, report) = home.open();
+    assert_eq!(report.loss, None);
+    check(&store, &acknowledged).unwrap_or_else(|error| panic!("{error}"));
 }

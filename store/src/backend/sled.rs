@@ -203,6 +203,10 @@ fn engine<T>(call: impl FnOnce() -> T) -> Result<T, BackendError> {
 
 fn fault(error: sled::Error) -> BackendError {
     match error {
+        // sled reads what its log points to; if that is not there, the bytes are wrong, not the device.
+        sled::Error::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            BackendError::Corrupt { detail: source.to_string() }
+        }
         sled::Error::Io(source) => BackendError::Io { operation: "use the database", source },
         error @ sled::Error::Corruption { .. } => BackendError::Corrupt { detail: error.to_string() },
         error => BackendError::Engine { detail: error.to_string() },

@@ -40,8 +40,27 @@ fn say(line: &str) {
 /// Starts this test binary as a child that writes to `dir`.
 pub fn spawn(dir: &Path, environment: &[(&str, &OsStr)]) -> Child {
     let mut command = Command::new(env::current_exe().expect("has a path"));
-    command.args(["--exact", "child_process", "--nocapture", "--test-threads=1"]).env(CHILD_DIR, dir);
     command.envs(environment.iter().copied());
+    start(command, dir)
+}
+
+/// As [`spawn`], but no file can grow above `bytes`: writes that would fail with `EFBIG`.
+pub fn spawn_limited(dir: &Path, bytes: u64) -> Child {
+    let mut command = Command::new("sh");
+    // The limit counts in 512-byte blocks; without the trap its signal would kill.
+    command.args([
+        "-c",
+        r#"trap "" XFSZ; ulimit -f "$1"; shift; exec "$@""#,
+        "sh",
+        &(bytes / 512).to_string(),
+    ]);
+    command.arg(env::current_exe().expect("has a path"));
+    start(command, dir)
+}
+
+fn start(mut command: Command, dir: &Path) -> Child {
+    command.args(["--exact", "child_process", "--nocapture", "--test-threads=1"]).env(CHILD_DIR, dir);
+    command.env("RUST_BACKTRACE", "0"); // what it says on stderr must fit into the pipe
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
