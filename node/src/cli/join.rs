@@ -59,12 +59,16 @@ fn accept(line: &str, context: &Context) -> Result<Exit, CliError> {
     edit::set(&context.config_path, "org", "name", membership.org.as_str())?;
     org::save_chain(&context.dir, &membership.org, &chain)?;
     org::save_membership(&context.dir, &membership)?;
+    let start = match context.ask_if_running(&Request::Status)? {
+        Some(_) => "restart the node: it runs with the membership that it had",
+        None => "run: comity up",
+    };
     let joined = Joined {
         org: membership.org.to_string(),
         root: chain.pin().map(|pin| pin.to_string()).unwrap_or_default(),
         locations_max: membership.locations_max.to_string(),
         expires: rfc3339(membership.expires),
-        next: "compare the root with what the issuer sees (comity org root), then run: comity up".to_owned(),
+        next: format!("compare the root with what the issuer sees (comity org root), then {start}"),
     };
     context.out.result(&joined, |joined| {
         format!(

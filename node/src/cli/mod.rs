@@ -65,6 +65,7 @@ struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
 struct Global {
     /// Where the node keeps its keys, store and configuration [default: $XDG_DATA_HOME/comity or ~/.local/share/comity]
     #[arg(long, global = true, value_name = "DIR", env = "COMITY_DATA_DIR", hide_env_values = true)]

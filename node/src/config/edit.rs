@@ -8,6 +8,8 @@ use comity_protocol::ids::{OrgName, RootHash, ServerName};
 use thiserror::Error;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 
+use super::comments;
+use super::fault::nearest;
 use super::servers::Share;
 use super::trust::Approve;
 use super::{ConfigError, FILE_BYTES_MAX, NodeConfig, expand};
@@ -79,12 +81,21 @@ pub struct NewServer {
 /// Adds `[servers.NAME]`.
 pub fn add_server(path: &Path, name: &ServerName, server: &NewServer) -> Result<(), EditError> {
     edit(path, |document| {
-        let servers = table(document.as_table_mut(), "servers");
-        if servers.contains_key(name.as_str()) {
+        let servers = document.get("servers");
+        if servers.and_then(|servers| servers.get(name.as_str())).is_some() {
             return Err(EditError::ServerExists(name.clone()));
         }
-        servers.insert(name.as_str(), Item::Table(server.to_table()));
-        Ok(())
+        match document.get_mut("servers").and_then(Item::as_inline_table_mut) {
+            Some(servers) => {
+                servers.insert(name.as_str(), server.to_table().into_inline_table().into());
+                Ok(Change::InPlace(()))
+            }
+            None => {
+                let mut added = DocumentMut::new();
+                table(added.as_table_mut(), "servers").insert(name.as_str(), Item::Table(server.to_table()));
+                Ok(Change::Append((), added))
+            }
+        }
     })
 }
 
@@ -93,44 +104,57 @@ pub fn remove_server(path: &Path, name: &ServerName) -> Result<(), EditError> {
     edit(path, |document| {
         let servers = document.get_mut("servers").and_then(Item::as_table_like_mut);
         let Some(servers) = servers else { return Err(EditError::NoServer(name.clone(), None)) };
-        if servers.remove(name.as_str()).is_none() {
+        let Some(removed) = servers.remove(name.as_str()) else {
             let known = servers.iter().map(|(key, _)| key);
-            let near = super::fault::nearest(name.as_str(), known).map(str::to_owned);
+            let near = nearest(name.as_str(), known).map(str::to_owned);
             return Err(EditError::NoServer(name.clone(), near));
+        };
+        if let Item::Table(removed) = &removed {
+            comments::keep(document, removed);
         }
-        Ok(())
+        Ok(Change::InPlace(()))
     })
 }
 
 /// Adds a `[[trust.orgs]]` entry. Returns whether it was new: pinning the same root again changes nothing.
 pub fn pin_org(path: &Path, org: &OrgName, root: RootHash, approve: Approve) -> Result<bool, EditError> {
     edit(path, |document| {
-        let trust = table(document.as_table_mut(), "trust");
-        let orgs = trust.entry("orgs").or_insert(Item::ArrayOfTables(ArrayOfTables::new()));
-        if let Some(entry) = tables(orgs).find(|entry| name_of(*entry) == Some(org.as_str())) {
+        let orgs = document.get("trust").and_then(|trust| trust.get("orgs"));
+        if let Some(entry) =
+            orgs.and_then(|orgs| tables(orgs).find(|entry| name_of(*entry) == Some(org.as_str())))
+        {
             let pinned = entry.get("root").and_then(Item::as_str).unwrap_or_default().to_owned();
-            return if pinned == root.to_string() {
-                Ok(false)
-            } else {
-                Err(EditError::OrgExists { org: org.clone(), pinned })
+            return match pinned == root.to_string() {
+                true => Ok(Change::InPlace(false)),
+                false => Err(EditError::OrgExists { org: org.clone(), pinned }),
             };
         }
-        let mut entry = Table::new();
-        entry.insert("name", value(org.as_str()));
-        entry.insert("root", value(root.to_string()));
-        if approve == Approve::All {
-            entry.insert("approve", value("all"));
-        }
-        match orgs {
-            Item::ArrayOfTables(tables) => tables.push(entry),
-            other => {
-                if let Some(array) = other.as_array_mut() {
-                    array.push(entry.into_inline_table());
-                }
+        let entry = pin_entry(org, root, approve);
+        let inline =
+            document.get_mut("trust").and_then(|trust| trust.get_mut("orgs")).and_then(Item::as_array_mut);
+        match inline {
+            Some(orgs) => {
+                orgs.push(entry.into_inline_table());
+                Ok(Change::InPlace(true))
+            }
+            None => {
+                let mut added = DocumentMut::new();
+                let orgs = ArrayOfTables::from_iter([entry]);
+                table(added.as_table_mut(), "trust").insert("orgs", Item::ArrayOfTables(orgs));
+                Ok(Change::Append(true, added))
             }
         }
-        Ok(true)
     })
+}
+
+fn pin_entry(org: &OrgName, root: RootHash, approve: Approve) -> Table {
+    let mut entry = Table::new();
+    entry.insert("name", value(org.as_str()));
+    entry.insert("root", value(root.to_string()));
+    if approve == Approve::All {
+        entry.insert("approve", value("all"));
+    }
+    entry
 }
 
 /// Removes the `[[trust.orgs]]` entry of an org.
@@ -141,13 +165,17 @@ pub fn unpin_org(path: &Path, org: &OrgName) -> Result<(), EditError> {
         let at = tables(orgs).position(|entry| name_of(entry) == Some(org.as_str())).ok_or_else(none)?;
         match orgs {
             Item::ArrayOfTables(tables) => {
+                let removed = tables.get(at).cloned();
                 tables.remove(at);
+                if let Some(removed) = removed {
+                    comments::keep(document, &removed);
+                }
             }
             other => {
                 other.as_array_mut().map(|array| array.remove(at));
             }
         }
-        Ok(())
+        Ok(Change::InPlace(()))
     })
 }
 
@@ -155,14 +183,23 @@ pub fn unpin_org(path: &Path, org: &OrgName) -> Result<(), EditError> {
 pub fn set(path: &Path, section: &str, key: &str, to: &str) -> Result<(), EditError> {
     edit(path, |document| {
         table(document.as_table_mut(), section).insert(key, value(to));
-        Ok(())
+        Ok(Change::InPlace(()))
     })
+}
+
+/// How a document was changed, and what the change comes to.
+enum Change<T> {
+    /// In the document itself.
+    InPlace(T),
+    /// By adding these tables after everything else. Inserting them would let them slip in between the last table and
+    /// the comments that follow it.
+    Append(T, DocumentMut),
 }
 
 /// Reads, changes, checks and replaces the file while holding a lock that keeps other edits out.
 fn edit<T>(
     path: &Path,
-    change: impl FnOnce(&mut DocumentMut) -> Result<T, EditError>,
+    change: impl FnOnce(&mut DocumentMut) -> Result<Change<T>, EditError>,
 ) -> Result<T, EditError> {
     let _lock = lock(parent(path))?;
     let text = read_bounded(path, FILE_BYTES_MAX)?;
@@ -170,13 +207,23 @@ fn edit<T>(
         .map_err(|_| EditError::Invalid(Box::new(ConfigError::NotText(path.to_owned()))))?;
     check(path, &text)?;
     let mut document: DocumentMut = text.parse()?;
-    let outcome = change(&mut document)?;
-    let changed = document.to_string();
+    let (outcome, changed) = match change(&mut document)? {
+        Change::InPlace(outcome) => (outcome, document.to_string()),
+        Change::Append(outcome, added) => (outcome, appended(&text, &added.to_string())),
+    };
     if changed != text {
         check(path, &changed)?;
         write_atomic(path, changed.as_bytes(), MODE_PRIVATE)?;
     }
     Ok(outcome)
+}
+
+/// Two texts with one empty line between them.
+fn appended(text: &str, added: &str) -> String {
+    match text.trim_end() {
+        "" => added.trim_start().to_owned(),
+        text => format!("{text}\n\n{}", added.trim_start()),
+    }
 }
 
 /// A variable that is not set here may be set for the node, so its absence is no reason to refuse an edit.
@@ -295,10 +342,10 @@ mod tests {
 
     #[test]
     fn a_server_is_added_and_removed_and_the_rest_stays_as_it_was() {
-        let before = "# mine\n[mcp] # keep\nlisten = \"127.0.0.1:1\"\n\n[servers.old]\ncommand = 'x' # why\n";
+        let before = "# mine\n[mcp] # keep\nlisten = \"127.0.0.1:1\"\n\n[servers.old]\ncommand = 'x' # why\n# the end\n";
         let f = file(before);
         add_server(&f.path, &name("time"), &uvx()).expect("add");
-        assert!(f.text().starts_with(before), "{}", f.text());
+        assert!(f.text().starts_with(&format!("{before}\n[servers.time]\n")), "{}", f.text());
         let server = &f.config().servers[&name("time")];
         assert_eq!((server.share, server.launch.to_string().as_str()), (Share::Federation, "uvx"));
         assert!(matches!(add_server(&f.path, &name("time"), &uvx()), Err(EditError::ServerExists(_))));
@@ -306,6 +353,24 @@ mod tests {
         assert_eq!(f.text().trim_end(), before.trim_end());
         let error = remove_server(&f.path, &name("olt")).expect_err("none").to_string();
         assert!(error.contains("did you mean old?"), "{error}");
+    }
+
+    #[test]
+    fn a_server_is_added_however_the_others_are_written() {
+        for text in [
+            "servers = {}\n",
+            "[servers]\n",
+            "[servers]\nold.command = \"x\"\n",
+            "[servers.old]\ncommand = \"x\"",
+        ] {
+            let f = file(text);
+            add_server(&f.path, &name("time"), &uvx()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert!(f.config().servers.contains_key(&name("time")), "{}", f.text());
+            assert!(
+                matches!(add_server(&f.path, &name("time"), &uvx()), Err(EditError::ServerExists(_))),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! [`fault`] is what can be reported; [`section`] and [`setting`] read tables and values; each of the other modules
 //! owns one section of the file. [`watch`] notices edits while the node runs, [`edit`] makes them.
 
+mod comments;
 pub mod constraints;
 pub mod domain;
 pub mod edit;

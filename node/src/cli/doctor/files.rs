@@ -79,7 +79,7 @@ pub(super) fn node_key(dir: &DataDir) -> (Check, Option<NodeId>) {
 /// The clock, this node's org and membership, and the roots of the orgs that it believes.
 pub(super) fn identity(dir: &DataDir, config: &NodeConfig, node: Option<NodeId>) -> Vec<Check> {
     let now = now();
-    let mut checks = vec![clock(now)];
+    let mut checks = vec![clock(now), site(config)];
     match &config.org {
         None => checks.push(Check::warn(
             "org",
@@ -97,6 +97,25 @@ fn clock(now: Wall) -> Check {
     match now < CLOCK_MIN {
         true => Check::fail(name, format!("it says {}", rfc3339(now)), "set it, and keep it set with NTP"),
         false => Check::ok(name, rfc3339(now)),
+    }
+}
+
+fn site(config: &NodeConfig) -> Check {
+    let (name, site) = ("site", &config.site);
+    match (site.processing_locations.is_empty(), site.operator_country) {
+        (true, _) => Check::warn(
+            name,
+            "it names no processing_locations, so no call that is bound to a place comes here",
+            "name them under [site] in comity.toml",
+        ),
+        (false, None) => Check::warn(
+            name,
+            "it names no operator_country, so no call that denies some operators comes here",
+            "name it under [site] in comity.toml",
+        ),
+        (false, Some(country)) => {
+            Check::ok(name, format!("{}, operated from {country}", site.processing_locations))
+        }
     }
 }
 
