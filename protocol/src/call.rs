@@ -12,25 +12,31 @@
 //!
 //! The request's body goes out only after [`frame::Frame::Accept`], so that whatever fails before can be tried elsewhere; where
 //! the peer has just been heard from, or the tool is vouched for, both go together and save a round trip. [`caller`] and
-//! [`executor`] are the two machines, [`header`] and [`frame`] what travels, [`receipt`] what stays. docs/protocol.md
-//! has the bytes.
+//! [`executor`] are the two machines, [`admit`] the checks of the second, [`header`] and [`frame`] what travels,
+//! [`receipt`] what stays. docs/protocol.md has the bytes.
 
+pub mod admit;
 pub mod caller;
 pub mod executor;
 pub mod frame;
 pub mod header;
+pub mod outcome;
 pub mod receipt;
 pub mod seen;
 
-pub use caller::{Answer, CallFailure, CallOutcome, CallPlan, Caller, FailedAttempt, Target};
-pub use executor::{CallerPeer, Desk, Executor, LocalOffer, RefuseCode, Visibility};
+pub use admit::{CallerPeer, Desk, LocalOffer, RefuseCode, Visibility};
+pub use caller::{AttemptId, CallPlan, Caller};
+pub use executor::Executor;
 pub use frame::{ExecutionFailure, Frame, FrameDecoder, FrameError, FrameKind, Refusal};
-pub use header::{CallHeader, Principal};
+pub use header::{CallHeader, HeaderParts, Principal};
+pub use outcome::{Answer, AttemptFailure, CallFailure, CallOutcome, FailedAttempt, Target};
 pub use receipt::{Receipt, ReceiptError, ReceiptOutcome};
 pub use seen::SeenCalls;
 
 /// The name of the call protocol.
 pub const CALL_PROTOCOL: &str = "/comity/call/1";
 
+#[cfg(test)]
+mod pair_tests;
 #[cfg(test)]
 mod tests;

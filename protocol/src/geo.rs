@@ -130,7 +130,8 @@ impl CountrySet {
 
     /// Whether every country of `self` is in `other`. The empty set is a subset of every set.
     pub fn is_subset(&self, other: &Self) -> bool {
-        self.0.iter().zip(&other.0).all(|(mine, theirs)| mine & !theirs == 0)
+        // Without an early exit: eleven words in a row are faster than eleven branches.
+        self.0.iter().zip(&other.0).fold(0, |beyond, (mine, theirs)| beyond | (mine & !theirs)) == 0
     }
 
     /// The countries that are in both.

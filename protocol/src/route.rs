@@ -99,7 +99,8 @@ pub fn decide<'a>(
     for candidate in candidates {
         let mut reasons = residency::check(&request.constraints, &candidate.site);
         reasons.extend(candidate.availability(request, now.wall));
-        if !stats.circuit_allows(&candidate.site.node, &request.capability, now.mono) {
+        // How it has been doing matters only for those who may run the call.
+        if reasons.is_empty() && !stats.circuit_allows(&candidate.site.node, &request.capability, now.mono) {
             reasons.insert(Rejection::CircuitOpen);
         }
         if reasons.is_empty() {

@@ -1,9 +1,7 @@
 //! The executor's side of one call: decides on the header, and only then lets the request through to the upstream.
 //!
-//! Everything that the caller's router decided is decided again here, with the same function
-//! ([`crate::route::residency::check`]) on this node's own site: a caller whose directory is out of date, or who lies,
-//! gets a refusal and not an answer. A refusal always comes before anything is handed over, so that the caller may
-//! try elsewhere; afterwards the machine says by `handed_over` what the upstream was given.
+//! A refusal ([`admit`] has the checks) always comes before anything is handed over, so that the caller may try
+//! elsewhere; afterwards the machine says by `handed_over` what the upstream was given.
 //!
 //! Drain contract: after each `handle_*` call, take effects with [`Executor::poll_effect`] until there is none, in
 //! order; then sleep until [`Executor::poll_timeout`] at most and call [`Executor::handle_timeout`]. [`Effect::Close`]
@@ -14,16 +12,16 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 
-use crate::constraints::{DEADLINE_MS_MAX, DataClass};
-use crate::ids::{CapabilityId, ContractDigest, MeshName, NodeId, OrgName, PayloadDigest};
-use crate::route::{Rejection, SiteFacts, residency};
+use crate::constraints::DEADLINE_MS_MAX;
+use crate::ids::{MeshName, PayloadDigest};
+use crate::route::SiteFacts;
 use crate::time::{Mono, Now, Wall};
 use crate::trust::seal;
 
-use super::frame::{ExecutionFailure, Frame, PAYLOAD_BYTES_MAX, Refusal};
+use super::admit::{self, CallerPeer, Desk, RefuseCode};
+use super::frame::{ExecutionFailure, Frame, PAYLOAD_BYTES_MAX};
 use super::header::CallHeader;
 use super::receipt::{Receipt, ReceiptOutcome};
-use super::seen::{SeenCalls, SeenError};
 
 /// How long the header may take from the stream's beginning.
 pub const HEADER_WAIT: Duration = Duration::from_secs(5);
@@ -33,99 +31,6 @@ pub const BODY_WAIT: Duration = Duration::from_secs(30);
 
 /// How long the upstream may take to end a call that was cancelled or has run out of time.
 pub const UPSTREAM_CANCEL_WAIT: Duration = Duration::from_secs(1);
-
-/// Who is at the other end of the stream, as the admitted connection proves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallerPeer {
-    /// The node.
-    pub node: NodeId,
-    /// Its org, by its membership.
-    pub org: OrgName,
-}
-
-/// Who may call what this node offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Visibility {
-    /// Nodes of this node's org.
-    Org,
-    /// Nodes of every pinned org.
-    Federation,
-}
-
-/// What this node offers under one capability now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalOffer {
-    /// The contract's digest now.
-    pub contract: ContractDigest,
-    /// The highest class of data that it takes.
-    pub class_max: DataClass,
-    /// Who may call it.
-    pub visibility: Visibility,
-}
-
-/// What the executor needs to know of its node to decide on a header.
-pub struct Desk<'a> {
-    /// This node's own site. Its `class_max` does not count; the offer's does.
-    pub site: &'a SiteFacts,
-    /// What this node offers under a capability; `None` when nothing, or nothing to be shared.
-    pub offer: &'a dyn Fn(&CapabilityId) -> Option<LocalOffer>,
-    /// Which calls were accepted lately.
-    pub seen: &'a mut SeenCalls,
-    /// Whether there is room for another call.
-    pub has_room: bool,
-}
-
-/// Why a header is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefuseCode {
-    /// It names another executor.
-    WrongExecutor,
-    /// It names another caller than the connection proves.
-    WrongPrincipal,
-    /// It has been passed on too often.
-    HopLimit,
-    /// Its caller's deadline has passed.
-    DeadlinePassed,
-    /// The method is not one that is routed.
-    UnknownMethod,
-    /// Nothing is offered under the capability, or not to this caller: the two look the same on purpose.
-    UnknownCapability,
-    /// The tool is offered under another contract now.
-    ContractMismatch,
-    /// The call was accepted before.
-    DuplicateCall,
-    /// The header's time is too far off.
-    StaleCall,
-    /// No room for another call.
-    Overloaded,
-    /// The body is too large.
-    TooLarge,
-    /// The body is not the one that the header promised.
-    WrongRequest,
-}
-
-impl RefuseCode {
-    /// The stable name. A refusal over constraints bears the first failing rule's code instead: [`Rejection::code`].
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::WrongExecutor => "wrong_executor",
-            Self::WrongPrincipal => "wrong_principal",
-            Self::HopLimit => "hop_limit",
-            Self::DeadlinePassed => "deadline_passed",
-            Self::UnknownMethod => "unknown_method",
-            Self::UnknownCapability => "unknown_capability",
-            Self::ContractMismatch => "contract_mismatch",
-            Self::DuplicateCall => "duplicate_call",
-            Self::StaleCall => "stale_call",
-            Self::Overloaded => "overloaded",
-            Self::TooLarge => "too_large",
-            Self::WrongRequest => "wrong_request",
-        }
-    }
-}
-
-/// The methods that are routed between nodes.
-pub const METHODS: [&str; 1] = ["tools/call"];
 
 /// What the shell is to do.
 #[derive(Clone, Debug)]
@@ -297,7 +202,7 @@ impl Executor {
     }
 
     fn handle_header(&mut self, header: Box<CallHeader>, desk: &mut Desk<'_>, now: Now) {
-        if let Err(refusal) = self.decide(&header, desk, now) {
+        if let Err(refusal) = admit::check(&header, &self.peer, desk, now) {
             return self.end_with(Frame::Refuse(refusal));
         }
         self.deadline = now.mono + Duration::from_millis(header.deadline_ms.min(DEADLINE_MS_MAX));
@@ -308,21 +213,11 @@ impl Executor {
         self.effects.push_back(Effect::Send(Frame::Accept));
     }
 
-    /// Every check on a header, those that cost nothing and reveal nothing first. The call is remembered last, so that
-    /// a refused one may be offered again.
-    fn decide(&self, header: &CallHeader, desk: &mut Desk<'_>, now: Now) -> Result<(), Refusal> {
-        check_binding(header, &self.peer, desk.site)?;
-        check_limits(header, desk.has_room)?;
-        check_offer(header, &self.peer, desk)?;
-        let seen = desk.seen.accept(self.peer.node, header.call, header.sent, now);
-        seen.map_err(|error| refuse(seen_code(error), error.to_string()))
-    }
-
     fn handle_body(&mut self, body: Vec<u8>, now: Now) {
         let promised = self.header.as_ref().map(|header| (header.request_bytes as usize, header.request));
         if promised != Some((body.len(), PayloadDigest::of(&body))) {
             let refusal =
-                refuse(RefuseCode::WrongRequest, "the body is not the one that the header promised");
+                RefuseCode::WrongRequest.because("the body is not the one that the header promised");
             return self.end_with(Frame::Refuse(refusal));
         }
         self.stage = Stage::Running;
@@ -410,83 +305,6 @@ impl Executor {
     fn close(&mut self) {
         self.stage = Stage::Done;
         self.effects.push_back(Effect::Close);
-    }
-}
-
-/// The header is for this node and comes from whom it says: the assertion is worth nothing elsewhere.
-fn check_binding(header: &CallHeader, peer: &CallerPeer, site: &SiteFacts) -> Result<(), Refusal> {
-    if header.executor != site.node {
-        let detail = format!("the call is for {}, and this is {}", header.executor, site.node);
-        return Err(refuse(RefuseCode::WrongExecutor, detail));
-    }
-    if header.principal.node != peer.node || header.principal.org != peer.org {
-        let detail = format!("the call names another caller than {} of {}", peer.node, peer.org);
-        return Err(refuse(RefuseCode::WrongPrincipal, detail));
-    }
-    Ok(())
-}
-
-fn check_limits(header: &CallHeader, has_room: bool) -> Result<(), Refusal> {
-    if header.hops == 0 {
-        return Err(refuse(
-            RefuseCode::HopLimit,
-            "the call has been passed on too often: is there a loop of nodes?",
-        ));
-    }
-    if header.deadline_ms == 0 {
-        return Err(refuse(RefuseCode::DeadlinePassed, "the caller's deadline has passed"));
-    }
-    if !METHODS.contains(&header.method.as_str()) {
-        return Err(refuse(RefuseCode::UnknownMethod, format!("{} is not routed", header.method)));
-    }
-    if header.request_bytes as usize > PAYLOAD_BYTES_MAX {
-        let detail = format!("{} bytes where {PAYLOAD_BYTES_MAX} are allowed", header.request_bytes);
-        return Err(refuse(RefuseCode::TooLarge, detail));
-    }
-    if !has_room {
-        return Err(refuse(RefuseCode::Overloaded, "this node runs as many calls as it may"));
-    }
-    Ok(())
-}
-
-/// The capability is offered to this caller under the contract it knows, and the constraints hold here.
-fn check_offer(header: &CallHeader, peer: &CallerPeer, desk: &Desk<'_>) -> Result<(), Refusal> {
-    let own_org = header.capability.org == desk.site.org;
-    let offer = own_org.then(|| (desk.offer)(&header.capability)).flatten();
-    let visible =
-        |offer: &LocalOffer| offer.visibility == Visibility::Federation || peer.org == desk.site.org;
-    let unknown = || {
-        let detail = format!("{} is not offered here to {}", header.capability, peer.org);
-        refuse(RefuseCode::UnknownCapability, detail)
-    };
-    let offer = offer.filter(visible).ok_or_else(unknown)?;
-    if offer.contract != header.contract {
-        let (here, there) = (offer.contract.short(), header.contract.short());
-        let detail = format!("the tool is offered under contract {here} now; the call is for {there}");
-        return Err(refuse(RefuseCode::ContractMismatch, detail));
-    }
-    let site = SiteFacts { class_max: offer.class_max, ..desk.site.clone() };
-    check_constraints(header, &site)
-}
-
-fn check_constraints(header: &CallHeader, site: &SiteFacts) -> Result<(), Refusal> {
-    let failed = residency::check(&header.constraints, site);
-    let told = |reason: Rejection| (reason.code().to_owned(), site.explain(reason, &header.constraints));
-    match failed.iter().next().map(told) {
-        None => Ok(()),
-        Some((code, detail)) => Err(Refusal::new(&code, detail).because(failed.iter().map(told))),
-    }
-}
-
-fn refuse(code: RefuseCode, detail: impl Into<String>) -> Refusal {
-    Refusal::new(code.as_str(), detail)
-}
-
-const fn seen_code(error: SeenError) -> RefuseCode {
-    match error {
-        SeenError::Stale => RefuseCode::StaleCall,
-        SeenError::Duplicate => RefuseCode::DuplicateCall,
-        SeenError::Full => RefuseCode::Overloaded,
     }
 }
 

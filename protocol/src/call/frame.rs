@@ -1,12 +1,17 @@
 //! The frames of a call stream: four bytes of length (big-endian, of the payload), one byte of kind, the payload.
 
-use minicbor::{Decode, Encode};
+mod decoder;
+mod notes;
+
+pub use decoder::FrameDecoder;
+pub use notes::{Cancel, ExecutionFailure, REASONS_MAX, Reason, Refusal};
 
 use crate::codec::{self, CodecError};
 use crate::trust::SealedType;
 
 use super::header::{CallHeader, HEADER_BYTES_MAX, HeaderError};
 use super::receipt::Receipt;
+use notes::Note;
 
 /// Most bytes of a request, a message, a result or an error.
 pub const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -16,18 +21,6 @@ pub const NOTE_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes before the payload.
 pub const PREFIX_BYTES: usize = 5;
-
-/// Most reasons in one refusal.
-pub const REASONS_MAX: usize = 16;
-
-/// Most bytes of a code.
-const CODE_BYTES_MAX: usize = 64;
-/// Most bytes of a detail; longer ones are cut by the sender.
-const DETAIL_BYTES_MAX: usize = 1024;
-
-/// What a decoder sets aside for a payload of which nothing has arrived. Beyond that it grows with what arrives, to at
-/// most twice that: a length alone reserves nothing.
-const RESERVE_BYTES: usize = 4 * 1024;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,96 +130,6 @@ pub enum Frame {
     Cancel(Cancel),
 }
 
-/// Why the executor does not run a call. Nothing was handed to its upstream: the call may be tried elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Refusal {
-    /// The first reason's stable name.
-    #[n(0)]
-    pub code: String,
-    /// The same for people.
-    #[n(1)]
-    pub detail: String,
-    /// Every rule that failed, where constraints did.
-    #[n(2)]
-    pub reasons: Vec<Reason>,
-}
-
-/// One rule that failed.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Reason {
-    /// The rule's stable name.
-    #[n(0)]
-    pub code: String,
-    /// The facts of the case.
-    #[n(1)]
-    pub detail: String,
-}
-
-/// How a call failed that had been accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct ExecutionFailure {
-    /// A stable name: `upstream_died`, `timeout`, `cancelled`, `overloaded`, `too_large`, `internal`.
-    #[n(0)]
-    pub code: String,
-    /// The same for people.
-    #[n(1)]
-    pub detail: String,
-    /// Whether the upstream may have begun to run it.
-    #[n(2)]
-    pub handed_over: bool,
-}
-
-/// The caller's wish that a call stop.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Cancel {
-    /// For the upstream's log.
-    #[n(0)]
-    pub reason: Option<String>,
-}
-
-impl Refusal {
-    /// A refusal for one reason.
-    pub fn new(code: &str, detail: impl Into<String>) -> Self {
-        Self {
-            code: tidy(code, CODE_BYTES_MAX),
-            detail: tidy(&detail.into(), DETAIL_BYTES_MAX),
-            reasons: Vec::new(),
-        }
-    }
-
-    /// Adds rules, as many as a refusal may have.
-    #[must_use]
-    pub fn because(mut self, reasons: impl Iterator<Item = (String, String)>) -> Self {
-        let reasons = reasons.map(|(code, detail)| Reason {
-            code: tidy(&code, CODE_BYTES_MAX),
-            detail: tidy(&detail, DETAIL_BYTES_MAX / 2),
-        });
-        self.reasons = reasons.take(REASONS_MAX).collect();
-        self
-    }
-}
-
-impl ExecutionFailure {
-    /// A failure; what is too long for a frame is cut.
-    pub fn new(code: &str, detail: &str, handed_over: bool) -> Self {
-        Self { code: tidy(code, CODE_BYTES_MAX), detail: tidy(detail, DETAIL_BYTES_MAX), handed_over }
-    }
-}
-
-impl Cancel {
-    /// A wish to stop, with what is too long for a frame cut.
-    pub fn new(reason: Option<&str>) -> Self {
-        Self { reason: reason.map(|reason| tidy(reason, DETAIL_BYTES_MAX)) }
-    }
-}
-
-/// `text` without control characters and cut to `bytes_max`, at a character's end.
-fn tidy(text: &str, bytes_max: usize) -> String {
-    let mut tidy: String = text.chars().take(bytes_max).filter(|c| !c.is_control()).collect();
-    tidy.truncate(tidy.floor_char_boundary(bytes_max));
-    tidy
-}
-
 impl Frame {
     /// What the frame is.
     pub const fn kind(&self) -> FrameKind {
@@ -275,7 +178,7 @@ impl Frame {
     }
 
     fn decode(kind: FrameKind, payload: Vec<u8>) -> Result<Self, FrameError> {
-        let frame = match kind {
+        Ok(match kind {
             FrameKind::Header => Self::Header(CallHeader::from_bytes(&payload)?.into()),
             FrameKind::Body => Self::Body(payload),
             FrameKind::Accept => Self::Accept,
@@ -286,37 +189,13 @@ impl Frame {
             FrameKind::Failed => Self::Failed(read_note(kind, &payload)?),
             FrameKind::Receipt => Self::Receipt(payload),
             FrameKind::Cancel => Self::Cancel(read_note(kind, &payload)?),
-        };
-        if frame.keeps_bounds() { Ok(frame) } else { Err(FrameError::Bound(kind)) }
-    }
-
-    /// What a peer says is shown to people and logged: it is short and has no control characters.
-    fn keeps_bounds(&self) -> bool {
-        let code = |text: &str| is_clean(text, CODE_BYTES_MAX);
-        let detail = |text: &str| is_clean(text, DETAIL_BYTES_MAX);
-        match self {
-            Self::Refuse(refusal) => {
-                code(&refusal.code)
-                    && detail(&refusal.detail)
-                    && refusal.reasons.len() <= REASONS_MAX
-                    && refusal.reasons.iter().all(|reason| code(&reason.code) && detail(&reason.detail))
-            }
-            Self::Failed(failure) => code(&failure.code) && detail(&failure.detail),
-            Self::Cancel(cancel) => cancel.reason.as_deref().is_none_or(detail),
-            _ => true,
-        }
+        })
     }
 }
 
-fn is_clean(text: &str, bytes_max: usize) -> bool {
-    text.len() <= bytes_max && !text.chars().any(char::is_control)
-}
-
-fn read_note<T: for<'b> Decode<'b, ()> + Encode<()>>(
-    kind: FrameKind,
-    payload: &[u8],
-) -> Result<T, FrameError> {
-    codec::decode(payload, NOTE_BYTES_MAX).map_err(|error| FrameError::Payload(kind, error))
+fn read_note<T: Note>(kind: FrameKind, payload: &[u8]) -> Result<T, FrameError> {
+    let note: T = codec::decode(payload, NOTE_BYTES_MAX).map_err(|error| FrameError::Payload(kind, error))?;
+    if note.is_clean() { Ok(note) } else { Err(FrameError::Bound(kind)) }
 }
 
 /// The bytes that stand before a payload of `length` bytes, for a sender that writes the payload from where it lies.
@@ -334,81 +213,6 @@ fn write_payload(kind: FrameKind, payload: &[u8], out: &mut Vec<u8>) -> Result<(
     out.extend_from_slice(&prefix(kind, payload.len())?);
     out.extend_from_slice(payload);
     Ok(())
-}
-
-/// Cuts a byte stream into frames.
-///
-/// It holds at most one frame that is not complete, and sets aside no more than twice what has arrived of it plus a
-/// constant. After an error the stream has no meaning any more: close it.
-#[derive(Clone, Debug, Default)]
-pub struct FrameDecoder {
-    prefix: [u8; PREFIX_BYTES],
-    prefix_filled: usize,
-    payload: Vec<u8>,
-    /// The kind and the length of the frame that is arriving, once its prefix has.
-    expected: Option<(FrameKind, usize)>,
-}
-
-impl FrameDecoder {
-    /// A decoder at the beginning of a stream.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes bytes off the front of `input` until a frame is complete or `input` is empty. Call it again while it
-    /// returns frames.
-    ///
-    /// # Errors
-    /// [`FrameError`], as soon as the prefix shows it.
-    pub fn push(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
-        let Some((kind, length)) = self.take_prefix(input)? else { return Ok(None) };
-        self.take_payload(input, length);
-        if self.payload.len() < length {
-            return Ok(None);
-        }
-        self.expected = None;
-        self.prefix_filled = 0;
-        Frame::decode(kind, core::mem::take(&mut self.payload)).map(Some)
-    }
-
-    /// Whether the stream may end here: no frame is half arrived.
-    pub const fn is_between_frames(&self) -> bool {
-        self.prefix_filled == 0
-    }
-
-    fn take_prefix(&mut self, input: &mut &[u8]) -> Result<Option<(FrameKind, usize)>, FrameError> {
-        if self.expected.is_some() {
-            return Ok(self.expected);
-        }
-        let taken = (PREFIX_BYTES - self.prefix_filled).min(input.len());
-        let (head, rest) = input.split_at(taken);
-        self.prefix[self.prefix_filled..self.prefix_filled + taken].copy_from_slice(head);
-        self.prefix_filled += taken;
-        *input = rest;
-        if self.prefix_filled < PREFIX_BYTES {
-            return Ok(None);
-        }
-        let [a, b, c, d, kind] = self.prefix;
-        let (kind, actual) = (FrameKind::from_byte(kind)?, u32::from_be_bytes([a, b, c, d]) as usize);
-        let max = kind.bytes_max();
-        if actual > max {
-            return Err(FrameError::TooLong { kind, actual, max });
-        }
-        self.expected = Some((kind, actual));
-        Ok(self.expected)
-    }
-
-    fn take_payload(&mut self, input: &mut &[u8], length: usize) {
-        let taken = (length - self.payload.len()).min(input.len());
-        let (head, rest) = input.split_at(taken);
-        let needed = self.payload.len() + taken;
-        if needed > self.payload.capacity() {
-            let roomy = (2 * needed).max(RESERVE_BYTES).min(length);
-            self.payload.reserve_exact(roomy - self.payload.len());
-        }
-        self.payload.extend_from_slice(head);
-        *input = rest;
-    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ struct Tiers<'a> {
 
 impl<'a> Tiers<'a> {
     fn sort(lawful: Vec<&'a Candidate>) -> Self {
-        let mut tiers = Self::default();
+        let (near, far) = (Vec::with_capacity(lawful.len()), Vec::with_capacity(lawful.len()));
+        let mut tiers = Self { near, far, ..Self::default() };
         for candidate in lawful {
             tiers.of(candidate).push(candidate);
         }

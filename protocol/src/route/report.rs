@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::candidate::Candidate;
+use super::rejection::Rejection;
 use super::{Route, RouteRequest, Verdict};
 
 /// Why one peer may not run the call: an entry of a denial's `data.reasons`.
@@ -80,9 +81,10 @@ impl Verdict {
 impl RouteReport {
     /// Renders `route`, which [`super::decide`] made for `request`.
     pub fn new(request: &RouteRequest, route: &Route<'_>) -> Self {
-        let rejected = route.rejected.iter().map(|(candidate, reasons)| RejectedPeer {
-            peer: PeerFacts::new(candidate),
-            reasons: reasons.iter().map(|reason| PeerReason::new(candidate, reason, request)).collect(),
+        let rejected = route.rejected.iter().map(|(candidate, reasons)| {
+            let peer = PeerFacts::new(candidate);
+            let reasons = reasons.iter().map(|reason| peer.fails(reason, candidate.explain(reason, request)));
+            RejectedPeer { reasons: reasons.collect(), peer }
         });
         Self {
             capability: request.capability.to_string(),
@@ -112,16 +114,9 @@ impl PeerFacts {
             reach: candidate.reach.as_str(),
         }
     }
-}
 
-impl PeerReason {
-    fn new(candidate: &Candidate, reason: super::Rejection, request: &RouteRequest) -> Self {
-        Self {
-            peer: candidate.site.node.to_string(),
-            org: candidate.site.org.to_string(),
-            node: candidate.name.to_string(),
-            code: reason.code().to_owned(),
-            detail: candidate.explain(reason, request),
-        }
+    fn fails(&self, reason: Rejection, detail: String) -> PeerReason {
+        let Self { peer, org, node, .. } = self.clone();
+        PeerReason { peer, org, node, code: reason.code().to_owned(), detail }
     }
 }

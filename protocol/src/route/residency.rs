@@ -51,7 +51,8 @@ pub fn check(constraints: &Constraints, site: &SiteFacts) -> Rejections {
     fail_if(!org_allowed, Rejection::OrgNotAllowed);
     fail_if(site.trust < constraints.min_trust, Rejection::TrustTooLow);
     fail_if(site.class_max < constraints.class, Rejection::ClassTooHigh);
-    let certified = constraints.require_certifications.0.is_subset(&site.certifications.0);
+    let required = &constraints.require_certifications.0;
+    let certified = required.is_empty() || required.is_subset(&site.certifications.0);
     fail_if(!certified, Rejection::CertificationMissing);
     reasons
 }

@@ -60,7 +60,15 @@ pub struct Attempt {
 pub struct PeerStats {
     peers: BTreeMap<NodeId, PeerRecord>,
     /// Peers with a circuit that is not closed: few, so that asking costs next to nothing for all others.
-    tripped: BTreeSet<NodeId>,
+    tripped: BTreeSet<TrippedKey>,
+}
+
+/// A node behind the first bytes of its key, which tell nearly all nodes apart in one comparison.
+type TrippedKey = (u64, NodeId);
+
+fn tripped_key(node: NodeId) -> TrippedKey {
+    let (head, _) = node.as_bytes().split_first_chunk().expect("a key is longer than its head");
+    (u64::from_be_bytes(*head), node)
 }
 
 #[derive(Clone, Debug, Default)]
@@ -94,15 +102,15 @@ impl PeerStats {
         let Some(record) = self.peers.get_mut(&attempt.node) else { return };
         record.finish(&attempt, health, now);
         if record.circuits_are_closed() {
-            self.tripped.remove(&attempt.node);
+            self.tripped.remove(&tripped_key(attempt.node));
         } else {
-            self.tripped.insert(attempt.node);
+            self.tripped.insert(tripped_key(attempt.node));
         }
     }
 
     /// Whether neither the peer nor this capability of it has failed too often lately.
     pub fn circuit_allows(&self, node: &NodeId, capability: &CapabilityId, now: Mono) -> bool {
-        if self.tripped.is_empty() || !self.tripped.contains(node) {
+        if self.tripped.is_empty() || !self.tripped.contains(&tripped_key(*node)) {
             return true;
         }
         self.peers.get(node).is_none_or(|record| record.allows(capability, now))
@@ -138,7 +146,7 @@ impl PeerStats {
             let idle = self.peers.iter().filter(|(_, record)| record.pending == 0);
             let oldest = *idle.min_by_key(|(_, record)| record.used)?.0;
             self.peers.remove(&oldest);
-            self.tripped.remove(&oldest);
+            self.tripped.remove(&tripped_key(oldest));
         }
         Some(self.peers.entry(node).or_default())
     }

@@ -1,7 +1,7 @@
 use ed25519_dalek::SigningKey;
 
 use super::*;
-use crate::call::frame::FrameKind;
+use crate::call::frame::{ExecutionFailure, FrameKind, Refusal};
 use crate::call::tests::{ANSWER, at, parts, receipt_for};
 use crate::testing::mesh;
 use crate::trust::seal;

@@ -1,8 +1,11 @@
 use super::*;
-use crate::call::frame::{Cancel, FrameKind};
+use crate::call::admit::{LocalOffer, Visibility};
+use crate::call::frame::{Cancel, FrameKind, Refusal};
 use crate::call::receipt::Expected;
+use crate::call::seen::SeenCalls;
 use crate::call::tests::{ANSWER, BODY, at, caller_node, executor_key, header, site};
-use crate::constraints::{Constraints, TrustLevel};
+use crate::constraints::{Constraints, DataClass, TrustLevel};
+use crate::ids::{CapabilityId, ContractDigest, NodeId};
 use crate::testing::{mesh, places};
 
 /// An executor, its node, and what it did.
@@ -11,6 +14,7 @@ struct Pair {
     site: SiteFacts,
     offer: Option<LocalOffer>,
     seen: SeenCalls,
+    is_executor: bool,
     has_room: bool,
     effects: Vec<Effect>,
 }
@@ -27,6 +31,7 @@ impl Pair {
             site: site(&executor_key()),
             offer: Some(offer),
             seen: SeenCalls::new(),
+            is_executor: true,
             has_room: true,
             effects: Vec::new(),
         }
@@ -35,8 +40,13 @@ impl Pair {
     fn frame(&mut self, frame: Frame, ms: u64) -> &mut Self {
         let offer = self.offer;
         let lookup = move |_: &CapabilityId| offer;
-        let mut desk =
-            Desk { site: &self.site, offer: &lookup, seen: &mut self.seen, has_room: self.has_room };
+        let mut desk = Desk {
+            site: &self.site,
+            offer: &lookup,
+            seen: &mut self.seen,
+            is_executor: self.is_executor,
+            has_room: self.has_room,
+        };
         self.executor.handle_frame(frame, &mut desk, at(ms));
         self.drain()
     }
@@ -109,7 +119,11 @@ impl Pair {
 }
 
 fn fresh_executor() -> Executor {
-    let peer = CallerPeer { node: caller_node(), org: "umbrella.example".parse().unwrap() };
+    executor_for(true)
+}
+
+fn executor_for(is_client: bool) -> Executor {
+    let peer = CallerPeer { node: caller_node(), org: "umbrella.example".parse().unwrap(), is_client };
     Executor::new(mesh(), executor_key(), peer, at(0))
 }
 
@@ -146,7 +160,7 @@ fn an_upstreams_error_is_an_answer_and_a_failure_says_what_was_handed_over() {
 #[test]
 fn a_header_that_does_not_hold_is_refused_before_anything_is_handed_over() {
     type Change = fn(&mut Pair, &mut CallHeader);
-    let table: [(Change, &str); 14] = [
+    let table: [(Change, &str); 16] = [
         (|_, h| h.executor = NodeId::from_bytes([9; 32]), "wrong_executor"),
         (|_, h| h.principal.node = NodeId::from_bytes([9; 32]), "wrong_principal"),
         (|_, h| h.principal.org = "acme.example".parse().unwrap(), "wrong_principal"),
@@ -155,6 +169,8 @@ fn a_header_that_does_not_hold_is_refused_before_anything_is_handed_over() {
         (|_, h| h.method = "tools/list".into(), "unknown_method"),
         (|_, h| h.request_bytes = u32::MAX, "too_large"),
         (|p, _| p.has_room = false, "overloaded"),
+        (|p, _| p.is_executor = false, "not_executor"),
+        (|p, _| p.executor = executor_for(false), "not_client"),
         (|p, _| p.offer = None, "unknown_capability"),
         (|_, h| h.capability.org = "other.example".parse().unwrap(), "unknown_capability"),
         (|p, _| p.offer.as_mut().unwrap().visibility = Visibility::Org, "unknown_capability"),
@@ -205,7 +221,7 @@ fn the_class_that_counts_is_the_offers() {
 fn an_offer_to_the_org_is_for_the_org() {
     let mut pair = Pair::new();
     pair.offer.as_mut().unwrap().visibility = Visibility::Org;
-    let peer = CallerPeer { node: caller_node(), org: pair.site.org.clone() };
+    let peer = CallerPeer { node: caller_node(), org: pair.site.org.clone(), is_client: true };
     pair.executor = Executor::new(mesh(), executor_key(), peer, at(0));
     pair.header(|header| header.principal.org = "acme.example".parse().unwrap());
     assert_eq!(pair.told(), ["Send(Accept)"]);

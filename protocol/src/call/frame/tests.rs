@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::decoder::RESERVE_BYTES;
 use super::*;
 use crate::call::tests::header;
 
