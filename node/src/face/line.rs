@@ -132,10 +132,7 @@ impl Connection {
 
     async fn request(&mut self, request: Request) -> bool {
         let id = request.id.clone();
-        let answer = match request.method.as_str() {
-            "initialize" => self.initialize(&request),
-            _ => self.answer(request),
-        };
+        let answer = self.answer(request);
         match answer {
             Ok(Some(message)) => self.send(message).await,
             Ok(None) => true,
@@ -158,13 +155,17 @@ impl Connection {
         Ok(Some(Message::Response { id: request.id.clone(), result }))
     }
 
-    /// Answers at once, or starts a task that will.
+    /// Answers at once, or starts a task that will. `initialize` with the metadata of 2026-07-28 is a method that does
+    /// not exist there.
     fn answer(&mut self, request: Request) -> Result<Option<Message>, RpcError> {
         if self.core.draining.is_cancelled() {
             return Err(RpcError::new(codes::OVERLOADED, "this node is shutting down"));
         }
         let (plan, client) = {
             let head = request.head()?;
+            if request.method == "initialize" && head.meta.version.is_none() {
+                return self.initialize(&request);
+            }
             let client = self.client(&request, &head)?;
             (Plan::of(&request.method, client.era, &head)?, client)
         };

@@ -1,7 +1,7 @@
 //! `POST /mcp`: one JSON-RPC message, of either era.
 //!
-//! A request is modern when it says so: by the revision in its `_meta`, by a header of 2026-07-28 or later, or by a
-//! method that only that revision has. `initialize` is always legacy.
+//! A request is modern when it says so: by the revision in its `_meta`, by a method that only that revision has, or by
+//! a header of 2026-07-28 or later. `initialize` without that metadata is legacy whatever the header says.
 
 use std::sync::Arc;
 
@@ -61,10 +61,10 @@ async fn request(
     headers: &HeaderMap,
     request: Request,
 ) -> Result<Response<Body>, Refusal> {
-    if request.method == "initialize" {
+    let head = request.head().map_err(|error| bad(&request, &error))?;
+    if request.method == "initialize" && head.meta.version.is_none() {
         return legacy::initialize(core, principal, &request);
     }
-    let head = request.head().map_err(|error| bad(&request, &error))?;
     match request_era(&request, &head, headers)? {
         Era::Modern => {
             let (plan, client) = modern::plan(core, headers, &request, &head)?;
