@@ -3,9 +3,9 @@
 //! The face knows HTTP, SSE, sessions and the two eras of MCP. It knows nothing of peers, policy or upstreams: it
 //! hands a [`GatewayRequest`] to a [`Gateway`] and holds the [`Exchange`] until the conversation is over.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use comity_protocol::{constraints::Constraints, trace::TraceContext};
+use comity_protocol::{catalogue::Catalogue, constraints::Constraints, ids::CallId, trace::TraceContext};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
@@ -80,55 +80,12 @@ pub enum Era {
     Modern,
 }
 
-/// Sixteen random bytes that name one call.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub [u8; 16]);
-
-impl CallId {
-    /// A fresh one from the operating system's generator.
-    ///
-    /// # Errors
-    /// When the operating system has no randomness to give.
-    pub fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
-    }
-}
-
-impl fmt::Display for CallId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for CallId {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, out)
-    }
-}
-
-/// What a client of this node can call, in the order of exposed names.
-#[derive(Clone, Debug, Default)]
-pub struct Catalogue {
-    /// Sorted by name, no name twice.
-    pub tools: Vec<CatalogueTool>,
-}
-
-/// One tool as clients see it.
-#[derive(Clone, Debug)]
-pub struct CatalogueTool {
-    /// The exposed name.
-    pub name: String,
-    /// The raw `Tool` object, its `name` already replaced by the exposed one.
-    pub tool: Box<RawValue>,
-}
-
-impl Catalogue {
-    /// The tool of that exposed name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&CatalogueTool> {
-        let at = self.tools.binary_search_by(|tool| tool.name.as_str().cmp(name)).ok()?;
-        self.tools.get(at)
-    }
+/// A fresh name for a call, from the operating system's generator.
+///
+/// # Errors
+/// When the operating system has no randomness to give.
+pub fn new_call_id() -> Result<CallId, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(CallId::from_bytes(bytes))
 }

@@ -46,7 +46,7 @@ pub(super) struct Call {
     replies: VecDeque<Outgoing>,
     /// Set once cancelled: when to stop waiting.
     settle: Option<Instant>,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 /// Which log messages pass.
@@ -124,7 +124,12 @@ impl Call {
     pub(super) fn new(parts: CallParts, link: Option<Link>) -> Self {
         let CallParts { id, era, exchange, progress_token, logs, permit } = parts;
         let replies = VecDeque::new();
-        Self { id, era, exchange, progress_token, logs, link, replies, settle: None, _permit: permit }
+        Self { id, era, exchange, progress_token, logs, link, replies, settle: None, permit }
+    }
+
+    /// Ends the call, but keeps its place among those in flight for whoever still holds its messages.
+    pub(super) fn into_permit(self) -> OwnedSemaphorePermit {
+        self.permit
     }
 
     /// What to send next, with the outcome always as the last. Cancel-safe. Not to be called after [`Wire::Last`].

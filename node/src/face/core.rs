@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     exchange::Outgoing,
-    gateway::{CallId, CallerContext, ClientProfile, Era, Gateway, GatewayRequest},
+    gateway::{CallerContext, ClientProfile, Era, Gateway, GatewayRequest, new_call_id},
 };
 
 mod feed;
@@ -47,6 +47,10 @@ pub(super) struct Core {
     pub(super) draining: CancellationToken,
     /// The grace is over: everything ends.
     pub(super) stopped: CancellationToken,
+    /// Room for connections over TCP.
+    pub(super) http_room: Arc<Semaphore>,
+    /// Room for connections over the Unix socket.
+    pub(super) line_room: Arc<Semaphore>,
     constraints: Arc<Constraints>,
     calls: Arc<Semaphore>,
 }
@@ -148,6 +152,8 @@ impl Core {
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
             constraints: Arc::new(config.constraints.clone()),
+            http_room: Arc::new(Semaphore::new(config.limits.connections_max)),
+            line_room: Arc::new(Semaphore::new(config.limits.connections_max)),
             calls: Arc::new(Semaphore::new(config.limits.calls_max)),
             gateway,
             config,
@@ -189,6 +195,11 @@ impl Core {
         }
     }
 
+    /// How many calls hold a place.
+    pub(super) fn calls_in_flight(&self) -> usize {
+        self.config.limits.calls_max.saturating_sub(self.calls.available_permits())
+    }
+
     /// The number that grows with each change of the catalogue.
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.gateway.changes()
@@ -214,7 +225,7 @@ impl Core {
         let no_randomness =
             |_| RpcError::new(codes::INTERNAL_ERROR, "the operating system has no randomness");
         Ok(CallerContext {
-            call_id: CallId::random().map_err(no_randomness)?,
+            call_id: new_call_id().map_err(no_randomness)?,
             principal: Arc::clone(&caller.principal.name),
             endpoint_constraints: Arc::clone(&self.constraints),
             token_constraints: caller.principal.constraints.clone(),

@@ -3,12 +3,12 @@
 //! The order is that of exposed names, and a cursor is the last name of its page. A tool that comes or goes between
 //! two pages therefore neither repeats nor hides another.
 
-use comity_protocol::jsonrpc::RpcError;
+use comity_protocol::{catalogue::Catalogue, jsonrpc::RpcError};
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::value::RawValue;
 
 use super::{handshake, params};
-use crate::gateway::{Catalogue, Era};
+use crate::gateway::Era;
 
 /// Bytes of tools on one page, at most, unless a single tool is larger.
 const PAGE_BYTES_MAX: usize = 4 << 20;
@@ -28,8 +28,8 @@ pub(super) fn page(
     era: Era,
 ) -> Result<Box<RawValue>, RpcError> {
     let after = cursor.map(read_cursor).transpose()?;
-    let start = after.map_or(0, |after| catalogue.tools.partition_point(|tool| tool.name <= after));
-    let rest = catalogue.tools.get(start..).unwrap_or_default();
+    let start = after.map_or(0, |after| catalogue.entries().partition_point(|tool| tool.name <= after));
+    let rest = catalogue.entries().get(start..).unwrap_or_default();
     let mut out = String::from(r#"{"tools":["#);
     let mut taken = 0;
     for tool in rest.iter().take(tools_max.max(1)) {
@@ -70,15 +70,7 @@ mod tests {
     use comity_protocol::{json, jsonrpc::codes};
 
     use super::*;
-    use crate::gateway::CatalogueTool;
-
-    fn catalogue(names: &BTreeSet<String>) -> Catalogue {
-        let tool = |name: &String| {
-            let tool = format!(r#"{{"name":"{name}","x-odd":1e999}}"#);
-            CatalogueTool { name: name.clone(), tool: RawValue::from_string(tool).unwrap() }
-        };
-        Catalogue { tools: names.iter().map(tool).collect() }
-    }
+    use crate::face::tests::catalogue;
 
     fn names(page: &RawValue) -> Vec<String> {
         let tools: Vec<serde_json::Map<String, serde_json::Value>> =
@@ -104,7 +96,7 @@ mod tests {
 
     #[test]
     fn modern_pages_say_how_long_they_last() {
-        let page = page(&catalogue(&BTreeSet::new()), None, 10, Era::Modern).unwrap();
+        let page = page(&Catalogue::default(), None, 10, Era::Modern).unwrap();
         for key in ["tools", "resultType", "ttlMs", "cacheScope", "_meta"] {
             assert!(json::path(&page, &[key]).is_some(), "{key}");
         }

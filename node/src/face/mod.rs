@@ -44,4 +44,4 @@ mod tests;
 
 pub use auth::{TokenConfig, TokenSecret};
 pub use config::{FaceConfig, FaceLimits};
-pub use server::{Face, FaceError};
+pub use server::{Face, FaceError, FaceGauges};

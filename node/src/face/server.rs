@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
@@ -91,6 +91,12 @@ impl Face {
         self.tcp.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
+    /// What is going on here at any time, for `comity status` and the metrics.
+    #[must_use]
+    pub fn gauges(&self) -> FaceGauges {
+        FaceGauges(Arc::clone(&self.core))
+    }
+
     /// Serves until `shutdown`; then takes no more connections, ends streams of notifications, lets calls in flight
     /// finish for [`drain_grace`](super::FaceLimits::drain_grace), and ends what is left. When it returns, no task of
     /// this endpoint lives. Dropping the future ends everything at once.
@@ -102,7 +108,9 @@ impl Face {
         core.draining.cancel();
         core.tasks.close();
         let drained = async {
-            while connections.join_next().await.is_some() {}
+            while let Some(ended) = connections.join_next().await {
+                note_panic(ended);
+            }
             core.tasks.wait().await;
         };
         if tokio::time::timeout(core.config.limits.drain_grace, drained).await.is_err() {
@@ -111,6 +119,31 @@ impl Face {
         core.stopped.cancel();
         connections.shutdown().await;
         core.tasks.wait().await;
+    }
+}
+
+/// Looks into a running endpoint.
+#[derive(Clone)]
+pub struct FaceGauges(Arc<Core>);
+
+impl FaceGauges {
+    /// Connections open, HTTP and Unix socket together.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let room = self.0.http_room.available_permits() + self.0.line_room.available_permits();
+        (2 * self.0.config.limits.connections_max).saturating_sub(room)
+    }
+
+    /// Legacy sessions over HTTP.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.0.sessions.len()
+    }
+
+    /// Calls in flight, and finished ones whose stream waits to be resumed.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.0.calls_in_flight()
     }
 }
 
@@ -127,7 +160,6 @@ async fn accept(
     connections: &mut JoinSet<()>,
 ) {
     let limits = &core.config.limits;
-    let (http_room, line_room) = (room(limits.connections_max), room(limits.connections_max));
     let mut collect = tokio::time::interval(COLLECT_EVERY);
     collect.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -136,13 +168,13 @@ async fn accept(
             _ = collect.tick() => {
                 core.sessions.collect(Instant::now(), limits.session_idle);
             }
-            Some(_) = connections.join_next() => {}
-            accepted = accept_tcp(tcp.as_ref()) => match (accepted, Arc::clone(&http_room).try_acquire_owned()) {
+            Some(ended) = connections.join_next() => note_panic(ended),
+            accepted = accept_tcp(tcp.as_ref()) => match (accepted, Arc::clone(&core.http_room).try_acquire_owned()) {
                 (Ok(stream), Ok(room)) => { connections.spawn(serve_http(Arc::clone(core), stream, room)); }
                 (Ok(stream), Err(_)) => turn_away(&stream),
                 (Err(error), _) => pause(&error).await,
             },
-            accepted = accept_unix(unix.as_ref()) => match (accepted, Arc::clone(&line_room).try_acquire_owned()) {
+            accepted = accept_unix(unix.as_ref()) => match (accepted, Arc::clone(&core.line_room).try_acquire_owned()) {
                 (Ok(stream), Ok(room)) => { connections.spawn(serve_lines(Arc::clone(core), stream, room)); }
                 (Ok(_), Err(_)) => tracing::warn!("too many connections on the MCP socket"),
                 (Err(error), _) => pause(&error).await,
@@ -151,8 +183,13 @@ async fn accept(
     }
 }
 
-fn room(connections_max: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(connections_max))
+/// A connection that panicked is a defect of ours; the others go on.
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "serving an MCP connection panicked");
+    }
 }
 
 async fn accept_tcp(tcp: Option<&TcpListener>) -> io::Result<TcpStream> {
@@ -256,4 +293,19 @@ fn open_socket(path: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_do_not_wait_to_send() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        tune(&accepted);
+        assert!(accepted.nodelay().unwrap());
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&accepted).unwrap(), 60_000);
+    }
 }

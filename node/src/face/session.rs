@@ -183,6 +183,11 @@ impl Sessions {
         Some(session)
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        lock(&self.table).len()
+    }
+
     /// Ends a session: its streams close and its calls are cancelled.
     pub(super) fn close(&self, session: &Session) {
         lock(&self.table).remove(&session.id);

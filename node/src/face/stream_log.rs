@@ -84,6 +84,11 @@ impl StreamLog {
         self.readable.notify_waiters();
     }
 
+    /// Whether it holds more than [`BYTES_MAX`], which takes a single large event.
+    pub(super) fn is_oversized(&self) -> bool {
+        self.lock().bytes > BYTES_MAX
+    }
+
     /// Waits until the stream is finished and read to its end. Cancel-safe.
     pub(super) async fn read_out(&self) {
         loop {
@@ -321,6 +326,7 @@ mod tests {
         assert!(reader.next().await.unwrap().len() > BYTES_MAX * 2);
         blocked.await;
         assert_eq!(log.lock().events.len(), 1);
+        assert!(log.is_oversized());
     }
 
     #[tokio::test]

@@ -5,10 +5,11 @@
 //! nobody to tell the result to, and it is cancelled. The same holds for a call whose connection broke before its
 //! first event, which cannot be resumed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use comity_protocol::jsonrpc::{Message, RpcError, codes};
 use hyper::{HeaderMap, Response, StatusCode, header::HeaderValue};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     post,
@@ -173,8 +174,9 @@ async fn pump(
     first: Option<Message>,
 ) {
     let moved = async {
-        copy(call, &log, first).await;
-        log.read_out().await;
+        // Unread streams count as calls in flight, so that there are never more of them than of those.
+        let _place = copy(call, &log, first).await;
+        linger(&core, &log).await;
     };
     tokio::select! {
         () = moved => {}
@@ -186,7 +188,22 @@ async fn pump(
     session.close_stream(number);
 }
 
-async fn copy(mut call: Call, log: &StreamLog, first: Option<Message>) {
+/// Waits until a finished stream has been read, or nobody will come to read it. A large one is not kept for a client
+/// that is away.
+async fn linger(core: &Core, log: &StreamLog) {
+    let grace = if log.is_oversized() { Duration::ZERO } else { core.config.limits.resume_grace };
+    let nobody_can_come = async {
+        core.draining.cancelled().await;
+        log.abandoned(Duration::ZERO).await;
+    };
+    tokio::select! {
+        () = log.read_out() => {}
+        () = log.abandoned(grace) => {}
+        () = nobody_can_come => {}
+    }
+}
+
+async fn copy(mut call: Call, log: &StreamLog, first: Option<Message>) -> OwnedSemaphorePermit {
     if let Some(first) = first {
         log.append(&first).await;
     }
@@ -195,7 +212,8 @@ async fn copy(mut call: Call, log: &StreamLog, first: Option<Message>) {
             Wire::Message(message) => log.append(&message).await,
             Wire::Last(last) => {
                 log.append(&last.message).await;
-                return log.finish();
+                log.finish();
+                return call.into_permit();
             }
         }
     }

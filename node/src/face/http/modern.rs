@@ -55,7 +55,7 @@ fn check_params(core: &Core, headers: &HeaderMap, head: &Head<'_>) -> Result<(),
     // An unknown tool is the gateway's to refuse.
     core.gateway
         .catalogue()
-        .get(&name)
+        .by_name(&name)
         .map_or(Ok(()), |tool| headers::check_params(headers, &tool.tool, head))
 }
 

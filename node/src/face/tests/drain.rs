@@ -41,6 +41,21 @@ async fn what_does_not_end_is_ended() {
 }
 
 #[tokio::test]
+async fn a_stream_that_nobody_can_resume_any_more_does_not_hold_the_node() {
+    let mut node = Node::with(|config| config.limits.drain_grace = super::PATIENCE * 2).await;
+    let client = node.client.initialize("2025-11-25").await;
+    let mut stream = client.call(1, "ask", json!({})).await;
+    let question = stream.message().await.unwrap();
+    drop(stream);
+    let answer = json!({ "jsonrpc": "2.0", "id": question["id"], "result": {} });
+    assert_eq!(client.post(answer.to_string()).await.status, 202);
+    assert_eq!(node.gauges.calls(), 1, "the answer waits to be fetched");
+    node.shutdown.cancel();
+    soon(&mut node.running).await.unwrap();
+    assert_eq!((node.gauges.calls(), node.gauges.connections()), (0, 0));
+}
+
+#[tokio::test]
 async fn a_socket_left_behind_is_taken_over_and_one_in_use_is_not() {
     let node = Node::start().await;
     let bind = |socket: std::path::PathBuf| {

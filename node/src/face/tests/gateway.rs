@@ -3,6 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use comity_protocol::{
+    approval::Judgement,
+    catalogue::{Catalogue, Offered, Origin, Pool},
+    contract::Descriptor,
+    ids::{CapabilityId, NodeId},
     json,
     jsonrpc::{Id, Message, RpcError, codes},
 };
@@ -12,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::soon;
 use crate::{
     exchange::{DenialReason, Exchange, ExchangePeer, Failure, Outcome, Outgoing, exchange},
-    gateway::{CallerContext, Catalogue, CatalogueTool, Gateway, GatewayRequest},
+    gateway::{CallerContext, Gateway, GatewayRequest},
 };
 
 /// How many progress notifications `progress` sends.
@@ -47,14 +51,7 @@ impl FakeGateway {
 
     /// Changes the catalogue, and says so.
     pub(super) fn set_tools(&self, names: &[&str]) {
-        let tool = |name: &&str| {
-            let annotation = if *name == "routed" { r#","x-mcp-header":"Region""# } else { "" };
-            let text = format!(
-                r#"{{"name":"{name}","x-vendor":1e999,"inputSchema":{{"type":"object","properties":{{"region":{{"type":"string"{annotation}}}}}}}}}"#
-            );
-            CatalogueTool { name: (*name).into(), tool: RawValue::from_string(text).unwrap() }
-        };
-        *self.catalogue.lock().unwrap() = Arc::new(Catalogue { tools: names.iter().map(tool).collect() });
+        *self.catalogue.lock().unwrap() = Arc::new(catalogue(names));
         self.changes.send_modify(|change| *change += 1);
     }
 
@@ -82,6 +79,31 @@ impl Gateway for FakeGateway {
         self.callers.send(request.caller.clone()).unwrap();
         tokio::spawn(run(request, peer, self.ends.clone()));
         exchange
+    }
+}
+
+/// A catalogue of tools of these names. Each has a member that no typed model would keep, and `routed` has a parameter
+/// that clients must repeat in a header.
+pub(in crate::face) fn catalogue(names: impl IntoIterator<Item: AsRef<str>>) -> Catalogue {
+    Catalogue::build(names.into_iter().map(|name| offer(name.as_ref())))
+}
+
+fn offer(name: &str) -> Offered {
+    let annotation = if name == "routed" { r#","x-mcp-header":"Region""# } else { "" };
+    let region = format!(r#"{{"type":"string"{annotation}}}"#);
+    let schema = format!(r#"{{"type":"object","properties":{{"region":{region}}}}}"#);
+    let text = format!(r#"{{"name":"{name}","x-vendor":1e999,"inputSchema":{schema}}}"#);
+    Offered {
+        node: NodeId::from_bytes([7; 32]),
+        capability: CapabilityId {
+            org: "acme.example".parse().unwrap(),
+            server: "fake".parse().unwrap(),
+            tool: name.parse().unwrap(),
+        },
+        descriptor: Arc::new(Descriptor::parse(&text).unwrap()),
+        origin: Origin::ThisNode,
+        pool: Pool::Anywhere,
+        judgement: Judgement::Approved,
     }
 }
 

@@ -15,9 +15,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Face, FaceConfig};
+use super::{Face, FaceConfig, FaceGauges};
 use client::Client;
 use gateway::FakeGateway;
+pub(super) use gateway::catalogue;
 
 /// Longer than anything here takes on the busiest machine: a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Node {
     gateway: Arc<FakeGateway>,
     client: Client,
+    gauges: FaceGauges,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
     _dir: tempfile::TempDir,
@@ -51,9 +53,10 @@ impl Node {
         let gateway = Arc::new(FakeGateway::new());
         let face = Face::bind(config, Arc::clone(&gateway) as _).await.unwrap();
         let client = Client::new(face.local_addr().unwrap());
+        let gauges = face.gauges();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(face.run(shutdown.clone()));
-        Self { gateway, client, shutdown, running, _dir: dir, socket }
+        Self { gateway, client, gauges, shutdown, running, _dir: dir, socket }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{Node, client::Client, gateway::PROGRESS};
+use super::{Node, client::Client, gateway::PROGRESS, soon};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_calls_lose_and_reorder_nothing() {
@@ -25,6 +25,7 @@ async fn sixteen_calls_lose_and_reorder_nothing() {
             (n, stream.messages().await)
         })
     });
+    let calls: Vec<_> = calls.collect();
     for call in futures::future::join_all(calls).await {
         let (n, messages) = call.unwrap();
         let (last, progress) = messages.split_last().unwrap();
@@ -34,6 +35,13 @@ async fn sixteen_calls_lose_and_reorder_nothing() {
         assert!(progress.iter().all(|message| message["params"]["progressToken"] == n));
         assert!(last["result"].is_object());
     }
+    soon(async {
+        // Streams end a moment after their last event has been read.
+        while node.gauges.calls() + node.gauges.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// Starts a call that asks its client something, and waits for the question.
