@@ -19,10 +19,14 @@ use tokio::sync::mpsc;
 
 /// Messages that may wait for a requester, besides the outcome, which always has room. A producer
 /// that must not wait (an upstream's reader) fails the call with [`Failure::Overloaded`] when full.
-pub const INCOMING_MAX: usize = 512;
+pub const INCOMING_MAX: usize = 4096;
 
-/// Bytes of payload that those messages may have together. One message may exceed it by itself.
+/// Bytes that those messages may take together, counted as payload and
+/// [`MESSAGE_OVERHEAD_BYTES`] each. One message may exceed it by itself.
 pub const INCOMING_BYTES_MAX: usize = 4 << 20;
+
+/// What a waiting message costs besides its payload.
+const MESSAGE_OVERHEAD_BYTES: usize = 160;
 
 /// Messages that a requester may have waiting for its peer; a full queue makes the requester wait.
 pub const OUTGOING_MAX: usize = 32;
@@ -253,7 +257,7 @@ impl Exchange {
 pub fn exchange() -> (Exchange, ExchangePeer) {
     let (to_requester, incoming) = mpsc::channel(INCOMING_MAX + OUTCOME_SLOT);
     let (outgoing, from_requester) = mpsc::channel(OUTGOING_MAX);
-    let sender = ExchangeSender { queue: to_requester, sizes: Mutex::default() };
+    let sender = ExchangeSender { queue: to_requester, waiting: Mutex::default() };
     let peer = ExchangePeer { sender, outgoing: from_requester };
     (Exchange { incoming, outgoing }, peer)
 }
@@ -292,9 +296,14 @@ pub enum SendError {
 #[derive(Debug)]
 pub struct ExchangeSender {
     queue: mpsc::Sender<Incoming>,
-    /// Payload bytes of the last messages sent, of which the queue's present length says how many
-    /// still wait.
-    sizes: Mutex<VecDeque<usize>>,
+    waiting: Mutex<Waiting>,
+}
+
+/// The sizes of the last messages sent, of which the queue's present length says how many still wait.
+#[derive(Debug, Default)]
+struct Waiting {
+    sizes: VecDeque<usize>,
+    sum: usize,
 }
 
 impl ExchangeSender {
@@ -303,26 +312,26 @@ impl ExchangeSender {
         if self.queue.is_closed() {
             return Err(SendError::Gone);
         }
-        let size = message.payload_len();
+        let size = message.payload_len() + MESSAGE_OVERHEAD_BYTES;
         let waiting = self.waiting();
         if waiting >= INCOMING_MAX || waiting > self.may_wait_before(size) {
             return Err(SendError::Full);
         }
         // One producer: room seen above is still there.
         self.queue.try_send(Incoming::Message(message)).map_err(|_| SendError::Gone)?;
-        self.sizes().push_back(size);
+        self.lock().push(size);
         Ok(())
     }
 
     /// Queues a message, waiting for room. Cancel-safe: a message is queued whole or not at all.
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
-        let size = message.payload_len();
+        let size = message.payload_len() + MESSAGE_OVERHEAD_BYTES;
         let slots = self.queue.max_capacity() - self.may_wait_before(size).min(INCOMING_MAX - 1);
         let permits = self.queue.reserve_many(slots).await;
         let mut permits = permits.map_err(|_| SendError::Gone)?;
         if let Some(permit) = permits.next() {
             permit.send(Incoming::Message(message));
-            self.sizes().push_back(size);
+            self.lock().push(size);
         }
         Ok(())
     }
@@ -350,22 +359,38 @@ impl ExchangeSender {
     /// How many of the last messages may still be waiting when one of `size` bytes is added.
     fn may_wait_before(&self, size: usize) -> usize {
         let waiting = self.waiting();
-        let mut sizes = self.sizes();
-        let taken = sizes.len().saturating_sub(waiting);
-        sizes.drain(..taken);
-        let room = INCOMING_BYTES_MAX.saturating_sub(size);
+        let mut known = self.lock();
+        known.keep(waiting);
+        known.fit(INCOMING_BYTES_MAX.saturating_sub(size))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, size: usize) {
+        self.sizes.push_back(size);
+        self.sum += size;
+    }
+
+    /// Forgets all but the last `count`.
+    fn keep(&mut self, count: usize) {
+        let taken = self.sizes.len().saturating_sub(count);
+        self.sum -= self.sizes.drain(..taken).sum::<usize>();
+    }
+
+    /// How many of the last messages fit in `room` bytes; no limit if all of them do.
+    fn fit(&self, room: usize) -> usize {
+        if self.sum <= room {
+            return usize::MAX;
+        }
         let fits = |sum: &mut usize, size: &usize| {
             *sum += size;
             Some(*sum <= room)
         };
-        if sizes.iter().sum::<usize>() <= room {
-            return usize::MAX;
-        }
-        sizes.iter().rev().scan(0, fits).take_while(|fits| *fits).count()
-    }
-
-    fn sizes(&self) -> MutexGuard<'_, VecDeque<usize>> {
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sizes.iter().rev().scan(0, fits).take_while(|fits| *fits).count()
     }
 }
 

@@ -285,7 +285,7 @@ pub(super) async fn run(
     tokio::select! {
         end = converse(&session, id, &post) => {
             if let Err(failure) = end {
-                session.signals().suspect.notify_one();
+                session.suspect(&failure);
                 session.finish(id, Outcome::Failed(failure));
             }
         }

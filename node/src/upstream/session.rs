@@ -255,6 +255,15 @@ impl Session {
         self.answered(&Id::Number(id), outcome);
     }
 
+    /// Has the server looked at after a failure that may mean that it is dead.
+    pub(super) fn suspect(&self, failure: &Failure) {
+        let fatal = matches!(failure, Failure::Unreachable { .. } | Failure::UpstreamDied { .. });
+        // Before the handshake is over failures are its business.
+        if fatal && self.profile().is_some() {
+            self.0.signals.suspect.notify_one();
+        }
+    }
+
     /// Watches over one call from the requester's side until it has ended: passes on what the
     /// requester says, and ends the call when it cancels, leaves or has waited long enough.
     pub(super) async fn steer(self, id: i64, mut outgoing: mpsc::Receiver<Outgoing>, patience: Patience) {

@@ -27,6 +27,10 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(200);
 /// open for ever.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
+/// Lines after which requesters get a turn to take what was read for them: a server may write
+/// progress faster than a thread of our own reads and passes it on.
+const YIELD_LINES: usize = 128;
+
 /// Bytes asked of the pipe at a time.
 const READ_BYTES: usize = 64 << 10;
 
@@ -154,8 +158,13 @@ async fn read(session: &Session, mut pipe: impl AsyncRead + Unpin) -> io::Result
         if pipe.read_buf(buffer).await? == 0 {
             return Ok(());
         }
+        let mut taken = 0;
         while let Some(line) = lines.next() {
             take_line(session, &line, &mut throttle);
+            taken += 1;
+            if taken % YIELD_LINES == 0 {
+                tokio::task::yield_now().await;
+            }
         }
         // A server that never stops writing must not keep this thread from its other tasks.
         tokio::task::coop::consume_budget().await;

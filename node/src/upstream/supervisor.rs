@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use comity_protocol::ids::ServerName;
 use comity_protocol::json;
+use futures::FutureExt;
+use futures::future::{Fuse, FusedFuture};
 use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -45,8 +47,8 @@ const LIVELY: Duration = Duration::from_secs(5);
 /// sooner, and losing its calls is worse than waiting.
 const PING_PATIENCE: Duration = Duration::from_secs(30);
 
-/// The least time between two pings.
-const PING_PAUSE: Duration = Duration::from_secs(1);
+/// How long suspicions are gathered before a ping.
+const PING_PAUSE: Duration = Duration::from_millis(200);
 
 /// What all upstreams of a node share. The HTTP client is made when it is first needed: it costs
 /// memory that a node without HTTP upstreams keeps.
@@ -187,14 +189,15 @@ impl Supervisor {
     /// Keeps a ready server's lists fresh until it is lost; says why.
     async fn watch(&self, session: &Session) -> String {
         let signals = session.signals();
-        let refresh_due = sleep(Duration::MAX);
-        tokio::pin!(refresh_due);
-        let (mut refreshed, mut pinged) = (None, None);
+        let (refresh_due, pinging) = (sleep(FAR), Fuse::terminated());
+        tokio::pin!(refresh_due, pinging);
+        let mut refreshed = None;
         loop {
             tokio::select! {
                 () = signals.closed.cancelled() => return session.end(),
                 () = signals.lists_changed.notified() => {
-                    let due = earliest(refreshed, REFRESH_PAUSE, GATHER);
+                    let soon = Instant::now() + GATHER;
+                    let due = refreshed.map_or(soon, |last: Instant| soon.max(last + REFRESH_PAUSE));
                     refresh_due.as_mut().reset(due);
                 }
                 () = &mut refresh_due => {
@@ -203,13 +206,12 @@ impl Supervisor {
                     let next = if fresh { FAR } else { REFRESH_RETRY };
                     refresh_due.as_mut().reset(Instant::now() + next);
                 }
-                () = signals.suspect.notified() => {
-                    tokio::time::sleep_until(earliest(pinged, PING_PAUSE, Duration::ZERO)).await;
-                    pinged = Some(Instant::now());
-                    if let Err(error) = ping(session).await {
-                        return format!("it does not answer: {error}");
-                    }
+                () = signals.suspect.notified(), if pinging.is_terminated() => {
+                    pinging.set(ping(session).fuse());
                 }
+                answered = &mut pinging => if let Err(error) = answered {
+                    return format!("it does not answer: {error}");
+                },
             }
         }
     }
@@ -277,13 +279,10 @@ impl Server {
 /// When a sleep is as good as none.
 const FAR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-fn earliest(last: Option<Instant>, pause: Duration, at_least: Duration) -> Instant {
-    let soon = Instant::now() + at_least;
-    last.map_or(soon, |last| soon.max(last + pause))
-}
-
-/// Whether the server is alive: it said something lately, or it answers, if only to refuse.
+/// Whether the server is alive: it said something lately, or it answers, if only to refuse. Takes its
+/// time, so that many suspicions cost few pings.
 async fn ping(session: &Session) -> Result<(), Failure> {
+    sleep(PING_PAUSE).await;
     if matches!(session.link(), Link::Pipe(_)) && session.table().silence() < LIVELY {
         return Ok(());
     }

@@ -42,7 +42,7 @@ pub(in super::super) async fn listen(session: Session) {
                     return;
                 }
             },
-            Err(_) => session.signals().suspect.notify_one(),
+            Err(failure) => session.suspect(&failure),
         }
         tokio::time::sleep(backoff.next()).await;
     }

@@ -1,6 +1,5 @@
 //! A session over in-memory pipes, with the test itself as the server.
 
-use comity_protocol::ids::NodeId;
 use comity_protocol::json;
 use comity_protocol::jsonrpc::{Id, Limits, Message, RpcError, codes};
 use serde_json::value::RawValue;
@@ -10,11 +9,11 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHal
 use tokio::task::JoinSet;
 
 use super::super::config::{EraChoice, UpstreamConfig};
-use super::super::meta::VerifiedCaller;
 use super::super::negotiate::{First, negotiate};
 use super::super::profile::Era;
 use super::super::session::{Patience, Request, Session};
 use super::super::stdio::over_pipes;
+use super::{caller, failure, message, params, result};
 use crate::config::servers::Launch;
 use crate::exchange::{Exchange, Failure, Incoming, Outcome, Outgoing};
 
@@ -124,45 +123,12 @@ impl Server {
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn caller() -> VerifiedCaller {
-    VerifiedCaller {
-        org: "acme.example".parse().unwrap(),
-        node: NodeId::from_bytes([7; 32]),
-        principal: "local".into(),
-    }
-}
-
 fn initialized() -> Value {
     json!({ "protocolVersion": "2025-06-18", "capabilities": { "tools": {} }, "serverInfo": { "name": "s" } })
 }
 
 fn discovered() -> Value {
     json!({ "resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}, "ttlMs": 0 })
-}
-
-async fn message(exchange: &mut Exchange) -> Message {
-    match exchange.next().await {
-        Incoming::Message(message) => message,
-        Incoming::Done(outcome) => panic!("ended early: {outcome:?}"),
-    }
-}
-
-fn params(message: &Message) -> Value {
-    serde_json::from_str(message.params().unwrap().get()).unwrap()
-}
-
-fn result(outcome: Outcome) -> Value {
-    match outcome {
-        Outcome::Result(result) => serde_json::from_str(result.get()).unwrap(),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn failure(outcome: Outcome) -> Failure {
-    match outcome {
-        Outcome::Failed(failure) => failure,
-        other => panic!("{other:?}"),
-    }
 }
 
 #[tokio::test]
