@@ -1,6 +1,7 @@
 //! `comity join`: accepts an invitation over the network, or an admission that travelled by hand.
 
 use clap::Args;
+use comity_protocol::invite::Invite;
 use serde::Serialize;
 
 use super::context::{Context, now, rfc3339};
@@ -39,6 +40,8 @@ pub(super) fn run(args: JoinArgs, context: &Context) -> Result<Exit, CliError> {
     if line.starts_with(ADMISSION_PREFIX) {
         return accept(line, context);
     }
+    // A line that was cut or changed on its way is named as such here, whether or not a node runs.
+    line.parse::<Invite>().map_err(|error| CliError::of(Exit::Usage, &error))?;
     let approve = if args.approve_all { Approve::All } else { Approve::None };
     enrol(&Request::Join(JoinRequest { line: line.to_owned(), approve }), args.yes, context)
 }

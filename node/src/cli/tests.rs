@@ -194,11 +194,12 @@ fn commands_that_need_a_node_say_so_when_none_runs() {
         ("route", &["x", "--allow-loc", "EU"]),
         ("call", &["x", "--args", "{}"]),
         ("invite", &["--federation"]),
-        ("join", &["something"]),
         ("stdio", &[]),
     ] {
         refused(&context, command, arguments, Exit::Unreachable, "comity up");
     }
+    refused(&context, "join", &["something"], Exit::Usage, "this is not an invite");
+    refused(&context, "join", &["comity1:AAAA"], Exit::Usage, "the invite");
     refused(&context, "call", &["x", "--args", "[]"], Exit::Usage, "not a JSON object");
     refused(&context, "route", &["x", "--allow-loc", "UK"], Exit::Usage, "GB");
     refused(&context, "tools approve", &[], Exit::Usage, "required");
