@@ -298,6 +298,14 @@ impl Mesh {
         self.act(now);
     }
 
+    /// A call or a pull runs over a connection. Say so before [`Self::handle_timeout`] for as long as it does: a link
+    /// that nobody needs as a neighbour's is closed otherwise, and closing cuts what runs over it.
+    pub fn handle_used(&mut self, connection: ConnectionId, now: Now) {
+        if let Some(link) = self.links.get_mut(&connection) {
+            link.used(now.mono);
+        }
+    }
+
     /// A frame came on a connection's link.
     pub fn handle_frame(&mut self, connection: ConnectionId, bytes: &[u8], now: Now) {
         let Some(link) = self.links.get_mut(&connection).filter(|link| link.phase != link::Phase::Closed)
@@ -328,7 +336,7 @@ impl Mesh {
             LinkMessage::Adverts(adverts) => self.on_adverts(connection, &adverts, now),
             LinkMessage::Roots(chains) => self.on_roots(&chains, now),
             LinkMessage::Update(update) => self.on_update(connection, update, now),
-            LinkMessage::Bye(bye) => self.close(connection, &format!("the peer says: {}", bye.detail), false),
+            LinkMessage::Bye(bye) => self.close(connection, &format!("the peer says: {}", bye.detail), true),
         }
     }
 

@@ -77,6 +77,7 @@ pub struct Link {
     opened: Mono,
     last_heard: Mono,
     spare_since: Mono,
+    last_used: Mono,
     next_ping: Mono,
     ping: Option<(u32, Mono)>,
     pings: u32,
@@ -114,6 +115,7 @@ impl Link {
             opened: now,
             last_heard: now,
             spare_since: now,
+            last_used: now,
             next_ping: now,
             ping: None,
             pings: 0,
@@ -140,6 +142,11 @@ impl Link {
     /// Something came from the peer.
     pub fn heard(&mut self, now: Mono) {
         self.last_heard = now;
+    }
+
+    /// A call or a pull ran over the connection just now, so that it is not spare yet.
+    pub fn used(&mut self, now: Mono) {
+        self.last_used = now;
     }
 
     /// One side has changed its wish; a link that stops being a neighbour's becomes spare now.
@@ -181,7 +188,7 @@ impl Link {
 
     fn spare_end(&self) -> Option<Mono> {
         let life = if self.dialled { SPARE_LINK_LIFE } else { SPARE_LINK_LIFE * 2 };
-        (!self.is_neighbour()).then(|| self.spare_since + life)
+        (!self.is_neighbour()).then(|| self.spare_since.max(self.last_used) + life)
     }
 
     /// Why the link should end now, if it should.
@@ -254,6 +261,17 @@ mod tests {
         assert_eq!(link.overdue(at(20_000), TODAY), Some(Overdue::Spare));
         link.dialled = false;
         assert_eq!(link.overdue(at(20_000), TODAY), None);
+    }
+
+    #[test]
+    fn a_link_that_carries_work_is_not_spare_and_silence_still_ends_it() {
+        let mut link = up(false);
+        link.heard(at(30_000));
+        link.used(at(19_000));
+        assert_eq!(link.overdue(at(38_999), TODAY), None);
+        assert_eq!(link.overdue(at(39_000), TODAY), Some(Overdue::Spare));
+        link.used(at(44_000));
+        assert_eq!(link.overdue(at(45_000), TODAY), Some(Overdue::Silence));
     }
 
     #[test]
