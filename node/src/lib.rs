@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod exchange;
@@ -9,6 +10,7 @@ pub mod face;
 pub mod files;
 pub mod gateway;
 pub mod identity;
+pub mod mesh;
 pub mod metrics;
 pub mod org;
 pub mod secret;
