@@ -1,0 +1,238 @@
+//! One node: its data directory, its configuration, and its process while it runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::clients::Target;
+use crate::command::{Answer, ask, comity};
+use crate::config::{Server, Settings};
+use crate::http;
+use crate::process::{Background, Finished, run};
+use crate::wait;
+
+/// A node of a federation under test. Its process is killed and its directory removed when this is dropped.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub id: String,
+    process: Option<Background>,
+    mcp_url: String,
+    admin_url: String,
+    dir: TempDir,
+}
+
+impl Node {
+    /// Makes a node's keys with `comity init`, then writes its configuration.
+    pub fn init(settings: &Settings) -> Self {
+        let dir = tempfile::Builder::new().prefix("comity-test-").tempdir().expect("a temporary directory can be made");
+        let data_dir = dir.path().join("data");
+        let made = ask(&data_dir, &["init", "--name", &settings.name]).json();
+        fs::write(data_dir.join("comity.toml"), settings.to_toml()).expect("a configuration can be written");
+        Node {
+            name: settings.name.clone(),
+            id: made["node"].as_str().expect("init prints the node's id").to_owned(),
+            process: None,
+            mcp_url: String::new(),
+            admin_url: String::new(),
+            dir,
+        }
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A directory for the test's own files, removed with the node.
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `comity ARGUMENTS` for this node, ready to run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        comity(&self.data_dir(), arguments)
+    }
+
+    /// Runs `comity ARGUMENTS`.
+    pub fn run(&self, arguments: &[&str]) -> Finished {
+        run(&mut self.command(arguments))
+    }
+
+    /// Runs `comity ARGUMENTS --json`.
+    pub fn ask(&self, arguments: &[&str]) -> Answer {
+        ask(&self.data_dir(), arguments)
+    }
+
+    /// Runs `comity ARGUMENTS --json`, which must succeed.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        self.ask(arguments).json()
+    }
+
+    /// Changes the text of its configuration. The file is replaced as editors do, so that a running node never reads half.
+    pub fn edit_config(&self, change: impl FnOnce(String) -> String) {
+        let path = self.data_dir().join("comity.toml");
+        let text = fs::read_to_string(&path).expect("the configuration can be read");
+        let written = self.data_dir().join("comity.toml.edited");
+        fs::write(&written, change(text)).expect("the configuration can be written");
+        fs::rename(&written, &path).expect("the configuration can be replaced");
+    }
+
+    /// Adds a server to its configuration by editing the file.
+    pub fn edit_in_server(&self, server: &Server) {
+        self.edit_config(|text| text + &server.to_toml());
+    }
+
+    /// Names the nodes that it dials.
+    pub fn seeds(&self, addresses: &[String]) {
+        self.edit_config(|text| {
+            let start = text.find("peers = ").expect("the configuration names peers");
+            let end = text[start..].find('\n').map_or(text.len(), |length| start + length);
+            format!("{}peers = {}{}", &text[..start], serde_json::json!(addresses), &text[end..])
+        });
+    }
+
+    /// Starts it and waits until it answers.
+    pub fn start(&mut self) {
+        self.spawn(&[]);
+        self.wait_until_up();
+    }
+
+    /// Starts `comity up` and does not wait.
+    pub fn spawn(&mut self, arguments: &[&str]) {
+        assert!(self.process.is_none(), "{} runs already", self.name);
+        let mut command = self.command(&["up", "--log-format", "json", "--log-level", "debug"]);
+        self.process = Some(Background::start(&self.name, command.args(arguments)));
+    }
+
+    fn wait_until_up(&mut self) {
+        let status = wait::until(&format!("{} is up", self.name), || {
+            let ended = self.process.as_mut().expect("it was started").ended();
+            assert!(ended.is_none(), "{} ended at start: {ended:?}", self.name);
+            let answer = self.ask(&["status"]);
+            match answer.code() {
+                Some(0) if answer.json()["mcp_url"].is_string() => Ok(answer.json()),
+                _ => Err(answer),
+            }
+        });
+        let url = |key: &str| status[key].as_str().unwrap_or_else(|| panic!("no {key} in {status}")).to_owned();
+        (self.mcp_url, self.admin_url) = (url("mcp_url"), url("admin_url"));
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn process(&mut self) -> &mut Background {
+        self.process.as_mut().expect("the node runs")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the node runs").pid()
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        self.process().kill();
+        self.process = None;
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process().terminate();
+        let status = self.process().wait();
+        self.process = None;
+        status
+    }
+
+    /// Keeps the ports that it has for its next start, so that others find it where it was.
+    pub fn keep_addresses(&self) {
+        let status = self.status();
+        let port = |part: &str| -> String {
+            let addresses = status["addresses"].as_array().expect("addresses");
+            let address = addresses.iter().filter_map(Value::as_str).find(|address| address.contains(part));
+            let address = address.unwrap_or_else(|| panic!("no {part} address in {addresses:?}"));
+            let rest = &address[address.find(part).expect("it was found") + part.len()..];
+            rest.split('/').next().unwrap_or_default().to_owned()
+        };
+        let (udp, tcp) = (port("/udp/"), port("/tcp/"));
+        self.edit_config(|text| text.replace("/udp/0/", &format!("/udp/{udp}/")).replace("/tcp/0\"", &format!("/tcp/{tcp}\"")));
+    }
+
+    /// What `comity status` tells.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.json(&["status"])
+    }
+
+    /// The addresses at which it can be dialled.
+    pub fn addresses(&self) -> Vec<String> {
+        let status = self.status();
+        let addresses = status["addresses"].as_array().expect("a list of addresses");
+        addresses.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// The endpoint for clients.
+    pub fn mcp_url(&self) -> &str {
+        &self.mcp_url
+    }
+
+    /// The endpoint for clients, as clients are told it.
+    pub fn target(&self) -> Target {
+        Target::Url(self.mcp_url.clone())
+    }
+
+    /// What `GET PATH` of its endpoint for operators answers.
+    pub fn admin(&self, path: &str) -> http::Response {
+        let base = http::Url::parse(&self.admin_url);
+        http::get(&http::Url { path: path.to_owned(), ..base })
+    }
+
+    /// One number of its metrics: the sum over the samples whose line begins with `name` and holds every one of `labels`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.admin("/metrics").text();
+        let samples = text.lines().filter(|line| !line.starts_with('#') && line.starts_with(name));
+        let samples = samples.filter(|line| labels.iter().all(|label| line.contains(label)));
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The names of the tools that its clients see.
+    pub fn tool_names(&self) -> Vec<String> {
+        let tools = self.json(&["tools"]);
+        let tools = tools.as_array().expect("a list of tools");
+        tools.iter().filter_map(|tool| tool["name"].as_str()).map(str::to_owned).collect()
+    }
+
+    /// Waits until its clients see all of these tools.
+    pub fn wait_for_tools(&self, names: &[&str]) {
+        wait::until(&format!("{} shows {names:?}", self.name), || {
+            let seen = self.tool_names();
+            if names.iter().all(|name| seen.iter().any(|seen| seen == name)) { Ok(()) } else { Err(seen) }
+        });
+    }
+
+    /// Waits until its status fits.
+    pub fn wait_for_status(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        wait::until(&format!("{}: {what}", self.name), || {
+            let status = self.status();
+            if fits(&status) { Ok(status) } else { Err(status) }
+        })
+    }
+
+    /// Waits until it is connected to this many peers.
+    pub fn wait_for_peers(&self, count: u64) {
+        self.wait_for_status(&format!("{count} peers"), |status| status["peers_connected"] == count);
+    }
+
+    /// The route of a call: who would run it, and who may not.
+    pub fn route(&self, tool: &str, constraints: &[&str]) -> Value {
+        self.json(&[&["route", tool], constraints].concat())
+    }
+}
