@@ -54,7 +54,8 @@ impl PythonClient {
         let process = Background::start("the Python client", &mut command);
         let mut client = PythonClient { process, lines_read: 0, protocol: String::new() };
         let hello = client.next();
-        client.protocol = hello["protocol"].as_str().unwrap_or_else(|| panic!("not connected: {hello}")).to_owned();
+        client.protocol =
+            hello["protocol"].as_str().unwrap_or_else(|| panic!("not connected: {hello}")).to_owned();
         client
     }
 
@@ -119,7 +120,9 @@ pub fn inspect(target: &Target, era: &str, arguments: &[&str]) -> Finished {
     // It keeps files in the home directory, which must not be that of whoever runs the tests.
     let home = TempDir::new().expect("a temporary directory can be made");
     let mut command = Command::new(Npm::get().node());
-    command.arg(Npm::get().script("@modelcontextprotocol/inspector/clients/launcher/build/index.js")).arg("--cli");
+    command
+        .arg(Npm::get().script("@modelcontextprotocol/inspector/clients/launcher/build/index.js"))
+        .arg("--cli");
     match target {
         Target::Url(url) => command.args(["--transport", "http", "--server-url", url]),
         Target::Command(server) => command.args(server),
@@ -132,16 +135,22 @@ pub fn inspect(target: &Target, era: &str, arguments: &[&str]) -> Finished {
 #[track_caller]
 pub fn inspect_call(target: &Target, era: &str, tool: &str, arguments: &Value) -> Value {
     let arguments = arguments.to_string();
-    let done = inspect(target, era, &["--method", "tools/call", "--tool-name", tool, "--tool-args-json", &arguments]);
+    let done = inspect(
+        target,
+        era,
+        &["--method", "tools/call", "--tool-name", tool, "--tool-args-json", &arguments],
+    );
     serde_json::from_str(done.success()).unwrap_or_else(|error| panic!("not JSON ({error}): {}", done.stdout))
 }
 
 /// What a tool said, without what the way there adds: an era's marks, and metadata. Two answers of one tool are equal in
 /// this.
 pub fn said(result: &Value) -> Value {
-    let of_the_tool = |(key, _): &(&String, &Value)| matches!(key.as_str(), "content" | "structuredContent" | "isError");
+    let of_the_tool =
+        |(key, _): &(&String, &Value)| matches!(key.as_str(), "content" | "structuredContent" | "isError");
     let object = result.as_object().unwrap_or_else(|| panic!("not a result: {result}"));
-    let mut said: Map<String, Value> = object.iter().filter(of_the_tool).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut said: Map<String, Value> =
+        object.iter().filter(of_the_tool).map(|(key, value)| (key.clone(), value.clone())).collect();
     // Absent means false.
     said.entry("isError").or_insert(json!(false));
     Value::Object(said)

@@ -25,7 +25,11 @@ pub mod exit {
 /// `comity ARGUMENTS` with a data directory, ready to run. Nothing of this machine's own configuration reaches it.
 pub fn comity(data_dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary::comity());
-    command.env_remove("COMITY_CONFIG").env_remove("RUST_LOG").env("COMITY_DATA_DIR", data_dir).env("HOME", data_dir);
+    command
+        .env_remove("COMITY_CONFIG")
+        .env_remove("RUST_LOG")
+        .env("COMITY_DATA_DIR", data_dir)
+        .env("HOME", data_dir);
     command.args(arguments);
     command
 }

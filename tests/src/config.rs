@@ -67,7 +67,8 @@ impl Settings {
             [only] => Some(only),
             _ => None,
         });
-        let operator = country.map(|country| format!("operator_country = {}\n", json!(country))).unwrap_or_default();
+        let operator =
+            country.map(|country| format!("operator_country = {}\n", json!(country))).unwrap_or_default();
         let mut text = format!(
             "[node]\nname = {}\n\n[site]\nprocessing_locations = {}\n{operator}\n\
              [mesh]\nlisten = [\"/ip4/127.0.0.1/udp/0/quic-v1\", \"/ip4/127.0.0.1/tcp/0\"]\npeers = []\n\n\
@@ -103,7 +104,13 @@ impl Server {
     /// A server that is started by a command, open to the whole federation.
     pub fn command<S: ToString>(name: &str, command: impl IntoIterator<Item = S>) -> Self {
         let command = command.into_iter().map(|part| part.to_string()).collect();
-        Server { name: name.to_owned(), command, url: None, share: "federation".to_owned(), more: String::new() }
+        Server {
+            name: name.to_owned(),
+            command,
+            url: None,
+            share: "federation".to_owned(),
+            more: String::new(),
+        }
     }
 
     /// A server over HTTP, open to the whole federation.
@@ -129,7 +136,9 @@ impl Server {
     pub fn to_toml(&self) -> String {
         let launch = match (&self.url, self.command.split_first()) {
             (Some(url), _) => format!("url = {}", json!(url)),
-            (None, Some((program, arguments))) => format!("command = {}\nargs = {}", json!(program), json!(arguments)),
+            (None, Some((program, arguments))) => {
+                format!("command = {}\nargs = {}", json!(program), json!(arguments))
+            }
             (None, None) => String::new(),
         };
         format!("\n[servers.{}]\n{launch}\nshare = {}\n{}", self.name, json!(self.share), self.more)

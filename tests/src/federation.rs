@@ -42,7 +42,7 @@ impl Org {
 
 /// Pins `org` at `node`, its tools visible at once.
 pub fn pin(node: &Node, org: &Org) -> Value {
-    node.json(&["trust", "pin", &org.name, &org.root, "--approve", "all"])
+    node.json(&["trust", "pin", &org.name, &org.root, "--approve-all"])
 }
 
 /// Pins `org` at `node`; each of its tools waits for an approval.

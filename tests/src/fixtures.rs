@@ -33,7 +33,9 @@ impl Python {
     /// When it cannot be made. The message says what is missing.
     pub fn get() -> &'static Self {
         static PYTHON: OnceLock<Python> = OnceLock::new();
-        PYTHON.get_or_init(|| Python { bin: installed("python", &["python/requirements.txt"], install_python).join("venv/bin") })
+        PYTHON.get_or_init(|| Python {
+            bin: installed("python", &["python/requirements.txt"], install_python).join("venv/bin"),
+        })
     }
 
     /// A program of it: `python`, `mcp-server-time`, `mcp-server-git`.
@@ -105,7 +107,9 @@ fn pins(inputs: &[&str], root: &Path) -> String {
 
 fn remove(path: &Path, how: impl FnOnce(&Path) -> std::io::Result<()>) {
     match how(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => panic!("cannot remove {}: {error}", path.display()),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            panic!("cannot remove {}: {error}", path.display())
+        }
         _ => {}
     }
 }
@@ -114,10 +118,24 @@ fn install_python(dir: &Path) {
     let python = python3();
     let venv = dir.join("venv");
     let made = run_within(Command::new(&python).args(["-m", "venv"]).arg(&venv), "", INSTALL_DEADLINE);
-    assert_eq!(made.code, Some(0), "{python} cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)\n{}{}", made.stdout, made.stderr);
+    assert_eq!(
+        made.code,
+        Some(0),
+        "{python} cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)\n{}{}",
+        made.stdout,
+        made.stderr
+    );
     attempt("pip install", || {
         let mut pip = Command::new(venv.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+        ]);
         pip.arg(fixture_file("python/requirements.txt"));
         pip
     });
@@ -128,7 +146,9 @@ fn python3() -> String {
     let (major, minor) = PYTHON_MIN;
     let check = format!("import sys; sys.exit(sys.version_info < ({major}, {minor}))");
     let names = ["python3", "python3.14", "python3.13", "python3.12", "python3.11", "python3.10"];
-    let fits = |name: &&str| Command::new(name).args(["-c", &check]).output().is_ok_and(|done| done.status.success());
+    let fits = |name: &&str| {
+        Command::new(name).args(["-c", &check]).output().is_ok_and(|done| done.status.success())
+    };
     match names.iter().copied().find(fits) {
         Some(name) => name.to_owned(),
         None => panic!("the tests need python3, {major}.{minor} or later, on PATH"),

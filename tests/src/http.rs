@@ -51,7 +51,8 @@ pub struct Response {
 
 /// Connects and sends bytes as they are.
 pub fn send(url: &Url, bytes: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(&url.host).unwrap_or_else(|error| panic!("cannot connect to {}: {error}", url.host));
+    let mut socket = TcpStream::connect(&url.host)
+        .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", url.host));
     socket.set_read_timeout(Some(SILENCE_MAX)).expect("a timeout can be set");
     socket.set_nodelay(true).expect("an option can be set");
     // A server may refuse and close before it has read all: what matters is what it answers.
@@ -99,7 +100,9 @@ fn line(from: &mut impl BufRead) -> Option<String> {
 /// # Panics
 /// When there is no answer.
 pub fn exchange(url: &Url, bytes: &[u8]) -> Response {
-    answer(send(url, bytes)).unwrap_or_else(|| panic!("{} closed the connection without an answer", url.host)).read()
+    answer(send(url, bytes))
+        .unwrap_or_else(|| panic!("{} closed the connection without an answer", url.host))
+        .read()
 }
 
 /// `GET`.

@@ -74,7 +74,8 @@ impl Mcp {
         if self.era == Era::Modern {
             params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
             params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
-            params["_meta"]["io.modelcontextprotocol/clientInfo"] = json!({ "name": "blackbox", "version": "1" });
+            params["_meta"]["io.modelcontextprotocol/clientInfo"] =
+                json!({ "name": "blackbox", "version": "1" });
         }
         json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })
     }
@@ -114,7 +115,8 @@ impl Mcp {
     fn read(&self, http: Response) -> Reply {
         let text = http.text();
         let is_stream = http.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
-        let mut messages = if is_stream { events(&text) } else { serde_json::from_str(&text).into_iter().collect() };
+        let mut messages =
+            if is_stream { events(&text) } else { serde_json::from_str(&text).into_iter().collect() };
         let answer = messages.pop().unwrap_or_else(|| panic!("no JSON-RPC answer in {http:?}: {text}"));
         Reply { http, before: messages, answer }
     }
@@ -124,7 +126,9 @@ impl Mcp {
 fn events(text: &str) -> Vec<Value> {
     let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
     data.filter(|data| !data.trim().is_empty())
-        .map(|data| serde_json::from_str(data.trim()).unwrap_or_else(|error| panic!("not JSON ({error}): {data}")))
+        .map(|data| {
+            serde_json::from_str(data.trim()).unwrap_or_else(|error| panic!("not JSON ({error}): {data}"))
+        })
         .collect()
 }
 

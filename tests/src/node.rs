@@ -30,7 +30,10 @@ pub struct Node {
 impl Node {
     /// Makes a node's keys with `comity init`, then writes its configuration.
     pub fn init(settings: &Settings) -> Self {
-        let dir = tempfile::Builder::new().prefix("comity-test-").tempdir().expect("a temporary directory can be made");
+        let dir = tempfile::Builder::new()
+            .prefix("comity-test-")
+            .tempdir()
+            .expect("a temporary directory can be made");
         let data_dir = dir.path().join("data");
         let made = ask(&data_dir, &["init", "--name", &settings.name]).json();
         fs::write(data_dir.join("comity.toml"), settings.to_toml()).expect("a configuration can be written");
@@ -121,7 +124,8 @@ impl Node {
                 _ => Err(answer),
             }
         });
-        let url = |key: &str| status[key].as_str().unwrap_or_else(|| panic!("no {key} in {status}")).to_owned();
+        let url =
+            |key: &str| status[key].as_str().unwrap_or_else(|| panic!("no {key} in {status}")).to_owned();
         (self.mcp_url, self.admin_url) = (url("mcp_url"), url("admin_url"));
     }
 
@@ -163,7 +167,9 @@ impl Node {
             rest.split('/').next().unwrap_or_default().to_owned()
         };
         let (udp, tcp) = (port("/udp/"), port("/tcp/"));
-        self.edit_config(|text| text.replace("/udp/0/", &format!("/udp/{udp}/")).replace("/tcp/0\"", &format!("/tcp/{tcp}\"")));
+        self.edit_config(|text| {
+            text.replace("/udp/0/", &format!("/udp/{udp}/")).replace("/tcp/0\"", &format!("/tcp/{tcp}\""))
+        });
     }
 
     /// What `comity status` tells.

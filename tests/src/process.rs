@@ -163,7 +163,12 @@ impl Drop for Background {
         self.kill();
         if thread::panicking() {
             for (what, lines) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
-                eprintln!("--- {} of {} (last {LINES_SHOWN} lines)\n{}", what, self.name, lines.last(LINES_SHOWN));
+                eprintln!(
+                    "--- {} of {} (last {LINES_SHOWN} lines)\n{}",
+                    what,
+                    self.name,
+                    lines.last(LINES_SHOWN)
+                );
             }
         }
     }

@@ -35,7 +35,11 @@ pub fn repository(dir: &Path) {
     fs::create_dir_all(dir).expect("a directory can be made");
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
-        command.current_dir(dir).args(arguments).env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
+        command
+            .current_dir(dir)
+            .args(arguments)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_SYSTEM", "/dev/null");
         for who in ["AUTHOR", "COMMITTER"] {
             command.env(format!("GIT_{who}_NAME"), "Ada").env(format!("GIT_{who}_EMAIL"), "ada@acme.example");
             command.env(format!("GIT_{who}_DATE"), "2026-01-02T03:04:05Z");
@@ -65,7 +69,11 @@ impl OwnServer {
 
     /// Its command, offering these tools.
     pub fn command(&self, tools: &[&str]) -> Vec<String> {
-        let mut command = vec![text(&Python::get().program("python")), text(&fixture_file("python/server.py")), text(&self.state)];
+        let mut command = vec![
+            text(&Python::get().program("python")),
+            text(&fixture_file("python/server.py")),
+            text(&self.state),
+        ];
         command.extend(tools.iter().map(|tool| (*tool).to_owned()));
         command
     }

@@ -1,1 +1,7 @@
-//! Black-box tests.
+//! Black-box tests: a federation of real processes, asked the questions that its users would ask.
+//!
+//! One program for all of them, so that the fixtures are looked for once. [`comity_tests`] is the harness.
+
+mod commands;
+mod purity;
+mod real_servers;
