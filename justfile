@@ -1,0 +1,42 @@
+# What CI does, by name. `.ci/run` calls these where `just` is not installed too: it runs the same commands.
+
+# List the recipes.
+default:
+    @just --list
+
+# Everything that CI checks.
+ci:
+    ./.ci/run
+
+# Formatting and lints.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Every test. The first run installs pinned MCP servers and clients into .fixtures/.
+test *ARGS:
+    cargo test --workspace --locked {{ ARGS }}
+
+# The tests over real processes, alone.
+blackbox *ARGS:
+    cargo test --package comity-tests --locked {{ ARGS }}
+
+# That the core stays pure.
+purity:
+    cargo test --package comity-tests --locked --test blackbox purity
+
+# Three organisations at work on this machine.
+demo *ARGS:
+    cargo run --locked --bin comity -- demo {{ ARGS }}
+
+# The benchmarks of the pure parts.
+bench *ARGS:
+    cargo bench --workspace --locked {{ ARGS }}
+
+# Licences, sources and advisories of the dependencies; needs cargo-deny.
+deny:
+    cargo deny check
+
+# The documentation of the code, warnings being errors.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
