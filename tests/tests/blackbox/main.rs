@@ -4,4 +4,3 @@
 
 mod commands;
 mod purity;
-mod real_servers;
