@@ -9,6 +9,7 @@ use crate::testing::places;
 use crate::time::{Mono, Now, Wall};
 use crate::trace::TraceContext;
 
+use super::frame::{Cancel, ExecutionFailure, Frame, Refusal};
 use super::header::{CallHeader, HeaderParts, Principal};
 use super::receipt::{Receipt, ReceiptOutcome};
 
@@ -99,5 +100,31 @@ pub(super) fn receipt_for(header: &CallHeader) -> Receipt {
         operator_country: Some("DE".parse().unwrap()),
         started: at(10).wall,
         finished: at(20).wall,
+    }
+}
+
+/// What is on the wire between nodes of different versions. A change here is a new version of the protocol.
+#[test]
+fn the_bytes_are_pinned() {
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    let frame = |frame: Frame| hex(&frame.to_vec().unwrap());
+    let reasons = [("a".to_owned(), "b".to_owned())];
+    let failure = ExecutionFailure::new("timeout", "late", true);
+    let refusal = Refusal::new("overloaded", "no room").because(reasons.into_iter());
+    for (name, actual, pinned) in [
+        ("header", frame(Frame::Header(header().into())), include_str!("tests/header.hex")),
+        ("receipt", hex(&crate::codec::encode(&receipt_for(&header()))), include_str!("tests/receipt.hex")),
+        ("accept", frame(Frame::Accept), "0000000003"),
+        ("body", frame(Frame::Body(b"{}".to_vec())), "00000002027b7d"),
+        (
+            "refusal",
+            frame(Frame::Refuse(refusal)),
+            "0000001a04836a6f7665726c6f61646564676e6f20726f6f6d818261616162",
+        ),
+        ("failure", frame(Frame::Failed(failure)), "0000000f08836774696d656f7574646c617465f5"),
+        ("cancellation", frame(Frame::Cancel(Cancel::new(Some("enough")))), "000000080a8166656e6f756768"),
+        ("bare cancellation", frame(Frame::Cancel(Cancel::default())), "000000010a80"),
+    ] {
+        assert_eq!(actual, pinned.trim(), "{name}");
     }
 }
