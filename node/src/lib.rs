@@ -1,6 +1,15 @@
-//! The Comity node.
+//! The Comity node: the shell around the pure core of `comity-protocol`.
+//!
+//! Where to look:
+//! - [`node`] puts every part together, runs it and ends it. Read it first.
+//! - [`face`] is how AI clients reach the node, [`gateway`] what it needs from the rest, [`exchange`] where every call's two
+//!   sides meet.
+//! - [`calls`] decides and runs calls, here and over the mesh. [`world`] is what they decide from.
+//! - [`upstream`] fronts MCP servers. [`mesh`] is libp2p. [`keeping`] is what must survive.
+//! - [`cli`], [`control`] and [`admin`] are for people; [`config`], [`identity`] and [`org`] are the files they keep.
 
 pub mod admin;
+pub mod calls;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -10,9 +19,13 @@ pub mod face;
 pub mod files;
 pub mod gateway;
 pub mod identity;
+pub mod keeping;
 pub mod mesh;
 pub mod metrics;
+pub mod node;
 pub mod org;
 pub mod secret;
+pub mod slot;
 pub mod telemetry;
 pub mod upstream;
+pub mod world;

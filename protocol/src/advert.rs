@@ -322,7 +322,7 @@ pub struct Offer {
 }
 
 /// What one node offers to one audience, ordered by server and tool.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct OfferSet {
     /// The layout's version, 1.
     #[n(0)]
@@ -347,6 +347,13 @@ pub enum OfferSetError {
     /// Out of order, or a pair named twice.
     #[error("the offers are not in ascending order")]
     Order,
+}
+
+/// A set with no offer in it.
+impl Default for OfferSet {
+    fn default() -> Self {
+        Self { layout: 1, offers: Vec::new() }
+    }
 }
 
 impl OfferSet {

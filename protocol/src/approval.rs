@@ -305,6 +305,11 @@ impl Approvals {
         })
     }
 
+    /// Whether the operator has said anything on `org` as a whole.
+    pub fn has_policy(&self, org: &OrgName) -> bool {
+        self.orgs.contains_key(org)
+    }
+
     /// The next change to make durable. Drain it after every call that takes `&mut self`.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()

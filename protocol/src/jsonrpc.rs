@@ -28,7 +28,7 @@ pub mod codes {
     /// Comity: no peer may lawfully run the call; `data.reasons` names each rule.
     pub const DENIED: i64 = -32001;
     /// Comity: nobody who offers the tool can be reached.
-    pub const UNREACHABLE: i64 = -32002;
+    pub const UNREACHABLE: i64 = -32010;
     /// Comity: the call may or may not have had its effect.
     pub const IN_DOUBT: i64 = -32003;
     /// Comity: no answer before the deadline.

@@ -54,7 +54,7 @@ pub const CANCEL_WAIT: Duration = Duration::from_secs(2);
 pub struct CallPlan {
     /// The mesh for which receipts are signed.
     pub mesh: MeshName,
-    /// What every header says.
+    /// What every header says; the capability's org is replaced by each candidate's own.
     pub parts: HeaderParts,
     /// Whether the operator here vouches that the tool may run twice: read-only or idempotent. A peer's hint is no such
     /// word.
@@ -181,7 +181,10 @@ impl Caller {
         }
         let left = self.plan.deadline.since(now.mono);
         let deadline_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let header = CallHeader::new(self.plan.parts.clone(), current.target.node, now.wall, deadline_ms);
+        // One exposed name may stand for the same tool of several orgs: each candidate is asked for its own org's.
+        let mut parts = self.plan.parts.clone();
+        parts.capability.org = current.target.org.clone();
+        let header = CallHeader::new(parts, current.target.node, now.wall, deadline_ms);
         let frame = Frame::Header(Box::new(header.clone()));
         self.effects.push_back(Effect::Send { attempt, frame });
         let fresh = heard.is_some_and(|heard| now.mono.since(heard) <= PIPELINE_FRESH);

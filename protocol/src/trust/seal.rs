@@ -83,6 +83,11 @@ impl<T: SealedType> Unverified<T> {
         &self.value
     }
 
+    /// The envelope's bytes as received.
+    pub const fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
     /// The id of the key that is said to have signed: its 32 public bytes.
     pub fn key_id(&self) -> Option<NodeId> {
         self.envelope.protected.header.key_id.as_slice().try_into().ok().map(NodeId::from_bytes)

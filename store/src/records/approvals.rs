@@ -1,41 +1,33 @@
-//! `approvals`: which foreign tools the operator lets clients see.
+//! What the operator has approved: one record a policy or a capability. What is in key and value is the protocol's
+//! business (`approval::RecordKey` and `approval::RecordValue`, both canonical CBOR).
 
 use minicbor::{Decode, Encode};
 
-use super::{Hash, first_version};
+use super::first_version;
 use crate::Tree;
+use crate::record::Key;
 
-/// One approval; its key names the scope that it covers.
+/// The protocol's key, as it encodes it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ApprovalKey(pub Vec<u8>);
+
+impl Key for ApprovalKey {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (!bytes.is_empty()).then(|| Self(bytes.to_vec()))
+    }
+}
+
+/// One decision of the operator, or one first use under such a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Approval {
-    /// How wide it is.
-    #[n(0)]
-    pub kind: ApprovalKind,
-    /// The contract that it is bound to; none if it covers later contracts too.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub digest: Option<Hash>,
-    /// When, in milliseconds since the Unix epoch.
-    #[n(2)]
-    pub approved_at_ms: u64,
-    /// Who approved, in the operator's terms.
-    #[n(3)]
-    pub by: String,
+    /// The protocol's value, as it encodes it.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub value: Vec<u8>,
 }
 
-/// How wide an approval is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum ApprovalKind {
-    /// Everything that an org offers.
-    #[n(0)]
-    Org,
-    /// Everything that one server of an org offers.
-    #[n(1)]
-    Server,
-    /// One contract.
-    #[n(2)]
-    Contract,
-}
-
-first_version!(Approval, Tree::Approvals, String);
+first_version!(Approval, Tree::Approvals, ApprovalKey);

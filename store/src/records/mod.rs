@@ -16,7 +16,7 @@ mod roots;
 mod sequences;
 
 pub use adverts::Advert;
-pub use approvals::{Approval, ApprovalKind};
+pub use approvals::{Approval, ApprovalKey};
 pub use invites::{Invite, InviteKind, RedeemError};
 pub use issued::Issued;
 pub use meta::Meta;

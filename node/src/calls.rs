@@ -1,0 +1,175 @@
+//! Calls: from a client's request to a candidate's answer, and from a peer's stream to a server here.
+//!
+//! [`Calls`] is the [`Gateway`] behind the MCP face. It resolves the name, tightens the constraints, lets the pure router
+//! decide, and runs the call here or over the mesh, failing over while nothing has been handed to a server.
+//!
+//! | room | what happens there |
+//! | --- | --- |
+//! | [`demand`] | what a request demands: constraints of every source, deadline, trace |
+//! | [`chooser`] | how peers have been doing, and the decision |
+//! | `outgoing` | one call of a client here, candidate by candidate |
+//! | `remote` | the caller's machine over a stream |
+//! | `incoming` | the executor's machine over a stream |
+//! | `answer` | failures and receipts as clients see them |
+
+mod answer;
+pub mod chooser;
+pub mod demand;
+mod incoming;
+mod outgoing;
+mod remote;
+mod stream;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use comity_protocol::call::SeenCalls;
+use comity_protocol::catalogue::Catalogue;
+use comity_protocol::ids::{MeshName, NodeId};
+use comity_protocol::route::{RouteReport, RouteRequest};
+use comity_protocol::time::Mono;
+use ed25519_dalek::SigningKey;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::config::NodeConfig;
+use crate::exchange::{Exchange, Failure, Outcome, exchange};
+use crate::gateway::{Gateway, GatewayRequest};
+use crate::metrics::Metrics;
+use crate::slot::MeshSlot;
+use crate::upstream::UpstreamSet;
+use crate::world::ToolRoute;
+use crate::world::gather::Me;
+use crate::world::keeper::WorldCell;
+
+use chooser::Chooser;
+use demand::Demand;
+
+/// What calls are made of.
+pub struct Parts {
+    /// The time.
+    pub clock: Clock,
+    /// The configuration as it is now.
+    pub config: watch::Receiver<Arc<NodeConfig>>,
+    /// This node as it is now.
+    pub me: watch::Receiver<Me>,
+    /// This node's key: it signs receipts.
+    pub key: SigningKey,
+    /// The mesh's name: it is under every signature.
+    pub mesh_name: MeshName,
+    /// The servers here.
+    pub upstreams: Arc<UpstreamSet>,
+    /// The mesh, once there is one.
+    pub mesh: MeshSlot,
+    /// The world.
+    pub world: Arc<WorldCell>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// Every call that this node makes or runs.
+pub struct Calls {
+    parts: Parts,
+    chooser: Mutex<Chooser>,
+    seen: Mutex<SeenCalls>,
+    tasks: TaskTracker,
+    /// Calls of clients here; when none is left a further one is refused as overloaded.
+    outgoing: Arc<Semaphore>,
+    /// Calls of peers; apart from the others, so that peers cannot keep this site's own clients out.
+    incoming: Arc<Semaphore>,
+}
+
+impl Calls {
+    /// Nothing in flight yet.
+    pub fn new(parts: Parts, seed: u64) -> Arc<Self> {
+        let max = parts.config.borrow().limits.calls_in_flight_max as usize;
+        let now = parts.clock.now().mono;
+        Arc::new(Self {
+            chooser: Mutex::new(Chooser::new(seed, now)),
+            seen: Mutex::default(),
+            tasks: TaskTracker::new(),
+            outgoing: Arc::new(Semaphore::new(max)),
+            incoming: Arc::new(Semaphore::new(max)),
+            parts,
+        })
+    }
+
+    /// Waits until every call has ended; nothing new should come in any more. Cancel-safe.
+    pub async fn drained(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// How many calls are in flight, made and served.
+    pub fn in_flight(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Who would run a call of `tool` under `demand`, and who would not: what `comity route` shows.
+    pub fn explain(&self, route: &ToolRoute, demand: &Demand) -> RouteReport {
+        let request = route_request(route, demand);
+        let now = self.parts.clock.now();
+        self.with_chooser(|chooser| {
+            RouteReport::new(&request, &chooser.decide(&request, &route.candidates, now))
+        })
+    }
+
+    /// What a request of a client demands here and now.
+    pub fn demand(&self, request: &GatewayRequest) -> Result<Demand, Failure> {
+        Demand::of(request, self.parts.config.borrow().limits.call_timeout)
+    }
+
+    /// What the choice weighs for `node`, in milliseconds; lower is better.
+    pub fn cost_ms(&self, node: &NodeId, now: Mono) -> f64 {
+        self.with_chooser(|chooser| chooser.cost_ms(node, now))
+    }
+
+    fn with_chooser<T>(&self, act: impl FnOnce(&mut Chooser) -> T) -> T {
+        act(&mut self.chooser.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn me(&self) -> Me {
+        self.parts.me.borrow().clone()
+    }
+}
+
+fn route_request(route: &ToolRoute, demand: &Demand) -> RouteRequest {
+    RouteRequest {
+        capability: route.capability.clone(),
+        contract: route.contract,
+        constraints: demand.constraints.clone(),
+    }
+}
+
+/// What the MCP face sees.
+#[derive(Clone)]
+pub struct CallGateway(pub Arc<Calls>);
+
+impl Gateway for CallGateway {
+    fn catalogue(&self) -> Arc<Catalogue> {
+        self.0.parts.world.load().catalogue.clone()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.parts.world.catalogue_changes()
+    }
+
+    fn request(&self, request: GatewayRequest) -> Exchange {
+        let Ok(permit) = self.0.outgoing.clone().try_acquire_owned() else {
+            let detail = "this node has as many calls in flight as it may".into();
+            return Exchange::failed(Failure::Overloaded { handed_over: false, detail });
+        };
+        let (exchange, peer) = exchange();
+        let calls = self.0.clone();
+        self.0.tasks.spawn(async move {
+            let _permit = permit;
+            outgoing::run(&calls, request, peer).await;
+        });
+        exchange
+    }
+}
+
+/// A failure as an outcome.
+fn failed(failure: Failure) -> Outcome {
+    Outcome::Failed(failure)
+}

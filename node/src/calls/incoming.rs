@@ -1,0 +1,314 @@
+//! The executor's machine over a stream: a peer's call, decided anew and run at a server here.
+
+use std::pin::Pin;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use comity_protocol::call::executor::Effect;
+use comity_protocol::call::{CallerPeer, Desk, Executor, LocalOffer, Visibility};
+use comity_protocol::ids::CapabilityId;
+use comity_protocol::json;
+use comity_protocol::jsonrpc::{Limits, Message};
+use comity_protocol::time::Now;
+use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep_until};
+use tracing::{Instrument, Span, debug, debug_span, info};
+
+use super::answer::{raw, to_execution_failure};
+use super::outgoing::{hex, with_tool_name};
+use super::stream::{FrameReader, FrameWriter, StreamError, split};
+use super::{Calls, failed};
+use crate::config::servers::Share;
+use crate::exchange::{Exchange, Failure, Incoming, Outcome, Outgoing};
+use crate::mesh::IncomingCall;
+use crate::metrics::Hop;
+use crate::upstream::{CallOptions, VerifiedCaller};
+use crate::world::gather::{Me, own_site};
+
+impl Calls {
+    /// Serves a call that a peer has opened, in a task of its own. Beyond the bound the peer is told at once.
+    pub fn serve(self: &Arc<Self>, incoming: IncomingCall) {
+        let calls = self.clone();
+        let permit = self.incoming.clone().try_acquire_owned().ok();
+        let span = debug_span!("serve", peer = %incoming.peer, org = %incoming.org, call_id = tracing::field::Empty,
+            capability = tracing::field::Empty, principal = tracing::field::Empty, trace_id = tracing::field::Empty);
+        self.tasks.spawn(async move { serve(&calls, incoming, permit).await }.instrument(span));
+    }
+
+    /// What this node offers under `capability` to others now.
+    fn local_offer(&self, capability: &CapabilityId) -> Option<LocalOffer> {
+        let config = self.parts.config.borrow();
+        let server = config.servers.get(&capability.server)?;
+        let visibility = match server.share {
+            Share::Local => return None,
+            Share::Org => Visibility::Org,
+            Share::Federation => Visibility::Federation,
+        };
+        let me = self.me();
+        let world = self.parts.world.load();
+        let mut offered = world.tools.iter().filter(|tool| tool.capability == *capability);
+        let own = offered
+            .find_map(|tool| tool.candidates.iter().find(|candidate| candidate.site.node == me.node))?;
+        Some(LocalOffer { contract: own.contract, class_max: server.class_max, visibility })
+    }
+}
+
+async fn serve(calls: &Calls, incoming: IncomingCall, permit: Option<OwnedSemaphorePermit>) {
+    let (reader, writer) = split(incoming.stream);
+    let peer = CallerPeer { node: incoming.peer, org: incoming.org, is_client: true };
+    let now = calls.parts.clock.now();
+    let machine = Executor::new(calls.parts.mesh_name.clone(), calls.parts.key.clone(), peer.clone(), now);
+    let driver = Driver {
+        calls,
+        me: calls.me(),
+        peer,
+        machine,
+        reader: Some(reader),
+        writer: Some(writer),
+        exchange: None,
+        timer: Box::pin(sleep_until(Instant::now().into())),
+        has_room: permit.is_some(),
+        began: now,
+    };
+    driver.drive().await;
+}
+
+struct Driver<'a> {
+    calls: &'a Calls,
+    me: Me,
+    peer: CallerPeer,
+    machine: Executor,
+    reader: Option<FrameReader>,
+    writer: Option<FrameWriter>,
+    exchange: Option<Exchange>,
+    timer: Pin<Box<Sleep>>,
+    has_room: bool,
+    began: Now,
+}
+
+enum Happened {
+    Frame(Result<comity_protocol::call::Frame, StreamError>),
+    Written(std::io::Result<()>),
+    Upstream(Incoming),
+    Timeout,
+}
+
+impl Driver<'_> {
+    async fn drive(mut self) {
+        loop {
+            if self.carry_out() {
+                return self.end().await;
+            }
+            let happened = self.wait().await;
+            self.tell(happened);
+        }
+    }
+
+    /// Writes what waits, the answer and its receipt among it, and ends the stream.
+    async fn end(mut self) {
+        const FAREWELL: std::time::Duration = std::time::Duration::from_secs(10);
+        if let Some(writer) = self.writer.take() {
+            let farewell = async {
+                writer.finish().await?;
+                // The caller reads to the end before it lets go; leaving first would cut the receipt off.
+                if let Some(mut reader) = self.reader.take() {
+                    while reader.next().await.is_ok() {}
+                }
+                std::io::Result::Ok(())
+            };
+            if let Ok(Err(error)) = tokio::time::timeout(FAREWELL, farewell).await {
+                debug!(%error, "the caller left before the end");
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Happened {
+        self.set_timer();
+        let writing = self.writer.as_ref().is_some_and(|writer| !writer.is_idle());
+        let has_room = self.writer.as_ref().is_none_or(FrameWriter::has_room);
+        let running = self.exchange.is_some();
+        tokio::select! {
+            biased;
+            result = drive(&mut self.writer), if writing => Happened::Written(result),
+            frame = next_frame(&mut self.reader) => Happened::Frame(frame),
+            incoming = next_incoming(&mut self.exchange), if running && has_room => Happened::Upstream(incoming),
+            () = &mut self.timer => Happened::Timeout,
+        }
+    }
+
+    fn set_timer(&mut self) {
+        let Some(at) = self.machine.poll_timeout() else { return };
+        let at = self.calls.parts.clock.instant(at).into();
+        if self.timer.deadline() != at {
+            self.timer.as_mut().reset(at);
+        }
+    }
+
+    fn tell(&mut self, happened: Happened) {
+        let now = self.calls.parts.clock.now();
+        match happened {
+            Happened::Frame(Ok(frame)) => self.handle_frame(frame, now),
+            Happened::Frame(Err(error)) => {
+                debug!(%error, "the call's stream ended");
+                self.reader = None;
+                self.machine.handle_lost(now);
+            }
+            Happened::Written(Ok(())) => {}
+            Happened::Written(Err(error)) => {
+                debug!(%error, "the caller takes nothing more");
+                (self.reader, self.writer) = (None, None);
+                self.machine.handle_lost(now);
+            }
+            Happened::Upstream(Incoming::Message(message)) => {
+                self.machine.handle_upstream_message(message.to_vec(), now);
+            }
+            Happened::Upstream(Incoming::Done(outcome)) => self.upstream_done(outcome, now),
+            Happened::Timeout => self.machine.handle_timeout(now),
+        }
+    }
+
+    fn handle_frame(&mut self, frame: comity_protocol::call::Frame, now: Now) {
+        let calls = self.calls;
+        let mut seen = calls.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let site = own_site(&self.me, comity_protocol::constraints::DataClass::Restricted);
+        let offer = |capability: &CapabilityId| calls.local_offer(capability);
+        let mut desk =
+            Desk { site: &site, offer: &offer, seen: &mut seen, has_room: self.has_room, is_executor: true };
+        let fresh = self.machine.header().is_none();
+        self.machine.handle_frame(frame, &mut desk, now);
+        if fresh {
+            self.name_span();
+        }
+    }
+
+    /// Puts into the log's span what the header says, once it was accepted.
+    fn name_span(&self) {
+        let Some(header) = self.machine.header() else { return };
+        let span = Span::current();
+        span.record("call_id", tracing::field::display(header.call));
+        span.record("capability", tracing::field::display(&header.capability));
+        span.record("principal", header.principal.name.as_str());
+        if let Some(trace) = &header.trace {
+            span.record("trace_id", hex(&trace.trace_id()));
+        }
+    }
+
+    fn upstream_done(&mut self, outcome: Outcome, now: Now) {
+        self.exchange = None;
+        let capability =
+            self.machine.header().map(|header| header.capability.to_string()).unwrap_or_default();
+        let took = now.mono.since(self.began.mono);
+        self.calls.parts.metrics.call_ended(&capability, &outcome, Hop::In, took);
+        debug!(took_ms = took.as_secs_f64() * 1000.0, "served");
+        match outcome {
+            Outcome::Result(result) => self.machine.handle_upstream_result(bytes_of(result), now),
+            Outcome::Error(error) => self.machine.handle_upstream_error(bytes_of(error), now),
+            Outcome::Failed(failure) => {
+                info!(%failure, "a peer's call failed here");
+                self.machine.handle_upstream_failed(&to_execution_failure(&failure), now);
+            }
+        }
+    }
+
+    /// Carries out what the machine wants; whether the stream is to be ended.
+    fn carry_out(&mut self) -> bool {
+        while let Some(effect) = self.machine.poll_effect() {
+            match effect {
+                Effect::Send(frame) => self.send(&frame),
+                Effect::StartUpstream { body } => self.start(body),
+                Effect::ToUpstream(bytes) => self.say(&bytes),
+                Effect::CancelUpstream { reason } => self.cancel(reason),
+                Effect::Close => return true,
+            }
+        }
+        false
+    }
+
+    fn send(&mut self, frame: &comity_protocol::call::Frame) {
+        if let comity_protocol::call::Frame::Refuse(refusal) = frame {
+            info!(peer = %self.peer.node, org = %self.peer.org, code = %refusal.code, detail = %refusal.detail, "refused a peer's call");
+        }
+        if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.queue(frame)) {
+            debug!(%error, "an answer does not fit a frame");
+            self.machine.handle_lost(self.calls.parts.clock.now());
+        }
+    }
+
+    fn start(&mut self, body: Vec<u8>) {
+        let exchange = self.params(body).map_or_else(Exchange::failed, |params| self.open(&params));
+        self.exchange = Some(exchange);
+    }
+
+    fn params(&self, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
+        let detail = |failure: Failure| Failure::Internal { handed_over: false, detail: failure.to_string() };
+        let tool = self.machine.header().map(|header| header.capability.tool.clone());
+        let tool = tool.ok_or_else(|| detail(Failure::Cancelled { handed_over: false }))?;
+        with_tool_name(&*raw(body).map_err(detail)?, tool.as_str())
+    }
+
+    fn open(&self, params: &RawValue) -> Exchange {
+        let Some(header) = self.machine.header() else {
+            return Exchange::failed(Failure::Cancelled { handed_over: false });
+        };
+        let caller = VerifiedCaller {
+            org: self.peer.org.clone(),
+            node: self.peer.node,
+            principal: header.principal.name.clone(),
+        };
+        let now = self.calls.parts.clock.now();
+        let options = CallOptions {
+            deadline: Some(self.machine.deadline().since(now.mono)),
+            traceparent: header.trace.as_ref().map(|trace| trace.to_string()),
+        };
+        self.calls.parts.upstreams.open(&header.capability.server, &header.method, params, &caller, &options)
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        let limits = Limits { bytes_max: bytes.len(), depth_max: json::DEPTH_MAX };
+        let message = match Message::parse(bytes, limits) {
+            Ok(message) => message,
+            Err(error) => return debug!(%error, "the caller sent a message that cannot be read"),
+        };
+        let said =
+            self.exchange.as_ref().map(|exchange| exchange.outgoing.try_send(Outgoing::Message(message)));
+        if let Some(Err(error)) = said {
+            debug!(%error, "the server takes no more messages for the call");
+        }
+    }
+
+    fn cancel(&mut self, reason: Option<String>) {
+        let Some(exchange) = &self.exchange else { return };
+        if exchange.outgoing.try_send(Outgoing::Cancel { reason }).is_err() {
+            // Too much waits already: dropping the exchange cancels as well.
+            self.exchange = None;
+            let failure = to_execution_failure(&Failure::Cancelled { handed_over: true });
+            self.machine.handle_upstream_failed(&failure, self.calls.parts.clock.now());
+        }
+    }
+}
+
+fn bytes_of(raw: Box<RawValue>) -> Vec<u8> {
+    Box::<str>::from(raw).into_string().into_bytes()
+}
+
+async fn drive(writer: &mut Option<FrameWriter>) -> std::io::Result<()> {
+    match writer {
+        Some(writer) => writer.drive().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_frame(reader: &mut Option<FrameReader>) -> Result<comity_protocol::call::Frame, StreamError> {
+    match reader {
+        Some(reader) => reader.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_incoming(exchange: &mut Option<Exchange>) -> Incoming {
+    match exchange {
+        Some(exchange) => exchange.next().await,
+        None => Incoming::Done(failed(Failure::Cancelled { handed_over: false })),
+    }
+}

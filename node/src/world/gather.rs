@@ -1,0 +1,299 @@
+//! Gathering: from what the upstreams, the directory and the approvals say to the tools of a [`World`], and to what
+//! this node itself offers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use comity_protocol::advert::{Offer, OfferSet};
+use comity_protocol::approval::Approvals;
+use comity_protocol::catalogue::{Catalogue, Offered, Origin, Pool};
+use comity_protocol::constraints::{CertificationSet, DataClass, TrustLevel};
+use comity_protocol::contract::Descriptor;
+use comity_protocol::geo::CountrySet;
+use comity_protocol::ids::{BlobDigest, CapabilityId, ContractDigest, NodeId, OrgName, ServerName};
+use comity_protocol::mesh::blobs::Blobs;
+use comity_protocol::mesh::directory::Entry;
+use comity_protocol::mesh::own::OwnOffers;
+use comity_protocol::route::{Candidate, Reach, SiteFacts, Standing};
+use comity_protocol::time::Wall;
+
+use super::{Tool, World};
+use crate::config::servers::{ServerConfig, Share};
+use crate::config::site::SiteConfig;
+use crate::upstream::{UpstreamState, UpstreamView, Upstreams};
+
+/// Descriptors kept parsed between two worlds. When more are in use, those beyond are parsed anew each time.
+pub const DESCRIPTORS_CACHED_MAX: usize = 16 * 1024;
+
+/// Who this node is, as far as routing is concerned.
+#[derive(Clone, Debug)]
+pub struct Me {
+    /// This node.
+    pub node: NodeId,
+    /// Its org; a stand-in while it has none.
+    pub org: OrgName,
+    /// What people call it.
+    pub name: Arc<str>,
+    /// Where it runs, as configured.
+    pub site: SiteConfig,
+    /// What its membership allows it to claim; what it claims, while it has none.
+    pub locations_max: CountrySet,
+}
+
+/// All that a world is made of.
+pub struct Sources<'a> {
+    /// This node.
+    pub me: &'a Me,
+    /// The servers as configured.
+    pub servers: &'a BTreeMap<ServerName, ServerConfig>,
+    /// The servers as they are.
+    pub upstreams: &'a Upstreams,
+    /// What is known of other nodes.
+    pub nodes: &'a BTreeMap<NodeId, Arc<Entry>>,
+    /// Their offers and descriptors.
+    pub blobs: &'a Blobs,
+    /// The peers that are connected and admitted.
+    pub linked: &'a BTreeSet<NodeId>,
+    /// The wall clock.
+    pub now: Wall,
+}
+
+/// Parsed descriptors, kept because most of them are the same in the next world.
+#[derive(Debug, Default)]
+pub struct DescriptorCache(BTreeMap<BlobDigest, Arc<Descriptor>>);
+
+impl DescriptorCache {
+    fn own(&mut self, raw: &str) -> Option<Arc<Descriptor>> {
+        let digest = BlobDigest::of(raw.as_bytes());
+        self.get_or(digest, || Descriptor::parse(raw).ok())
+    }
+
+    /// The descriptor of a peer's offer; `None` when it is not what the offer says, or not here yet.
+    fn offered(&mut self, offer: &Offer, blobs: &Blobs) -> Option<Arc<Descriptor>> {
+        let bytes = blobs.get(&offer.descriptor)?;
+        let descriptor = self.get_or(offer.descriptor, || Descriptor::parse_offered(bytes, offer).ok())?;
+        let consistent = descriptor.contract() == offer.contract && *descriptor.name() == offer.tool;
+        consistent.then_some(descriptor)
+    }
+
+    fn get_or(
+        &mut self,
+        digest: BlobDigest,
+        parse: impl FnOnce() -> Option<Descriptor>,
+    ) -> Option<Arc<Descriptor>> {
+        if let Some(known) = self.0.get(&digest) {
+            return Some(known.clone());
+        }
+        let parsed = Arc::new(parse()?);
+        if self.0.len() < DESCRIPTORS_CACHED_MAX {
+            self.0.insert(digest, parsed.clone());
+        }
+        Some(parsed)
+    }
+
+    fn retain_used(&mut self, world: &[Tool]) {
+        let used: BTreeSet<BlobDigest> = world.iter().map(|tool| tool.descriptor.blob()).collect();
+        self.0.retain(|digest, _| used.contains(digest));
+    }
+}
+
+/// One offer with everything that a catalogue and a route need.
+struct Found {
+    capability: CapabilityId,
+    descriptor: Arc<Descriptor>,
+    origin: Origin,
+    pool: Pool,
+    candidate: Candidate,
+}
+
+/// Makes the world. First uses under an approved org or server are recorded in `approvals`.
+pub fn world(sources: &Sources<'_>, approvals: &mut Approvals, cache: &mut DescriptorCache) -> World {
+    let mut found = own_offers(sources, cache);
+    for (node, entry) in sources.nodes.iter().filter(|(node, _)| **node != sources.me.node) {
+        found.extend(peer_offers(sources, *node, entry, approvals, cache));
+    }
+    let catalogue = Catalogue::build(found.iter().map(|found| Offered {
+        node: found.candidate.site.node,
+        capability: found.capability.clone(),
+        descriptor: found.descriptor.clone(),
+        origin: found.origin,
+        pool: found.pool,
+        judgement: found.candidate.approval,
+    }));
+    let tools = group(found);
+    cache.retain_used(&tools);
+    World::new(catalogue, tools)
+}
+
+fn group(found: Vec<Found>) -> Vec<Tool> {
+    let mut tools: BTreeMap<(CapabilityId, ContractDigest, Pool), Tool> = BTreeMap::new();
+    for Found { capability, descriptor, pool, candidate, .. } in found {
+        let key = (capability.clone(), descriptor.contract(), pool);
+        let tool = tools.entry(key).or_insert_with(|| Tool {
+            capability,
+            contract: descriptor.contract(),
+            judgement: candidate.approval,
+            descriptor,
+            pool,
+            exposed: None,
+            candidates: Vec::new(),
+        });
+        tool.candidates.push(candidate);
+    }
+    tools.into_values().collect()
+}
+
+fn own_offers(sources: &Sources<'_>, cache: &mut DescriptorCache) -> Vec<Found> {
+    let mut found = Vec::new();
+    for (name, config, view) in configured(sources.servers, sources.upstreams) {
+        let reach = if view.state == UpstreamState::Ready { Reach::Local } else { Reach::Unreachable };
+        for descriptor in offered_tools(config, view, cache) {
+            found.push(Found {
+                capability: CapabilityId {
+                    org: sources.me.org.clone(),
+                    server: name.clone(),
+                    tool: descriptor.name().clone(),
+                },
+                origin: Origin::ThisNode,
+                pool: if config.share == Share::Local { Pool::ThisNode } else { Pool::Anywhere },
+                candidate: own_candidate(sources.me, config, &descriptor, reach),
+                descriptor,
+            });
+        }
+    }
+    found
+}
+
+fn configured<'a>(
+    servers: &'a BTreeMap<ServerName, ServerConfig>,
+    upstreams: &'a Upstreams,
+) -> impl Iterator<Item = (&'a ServerName, &'a ServerConfig, &'a UpstreamView)> {
+    servers.iter().filter_map(|(name, config)| Some((name, config, upstreams.get(name)?)))
+}
+
+/// The tools of a server that the operator lets it offer. What cannot be described to anybody is left out.
+fn offered_tools(
+    config: &ServerConfig,
+    view: &UpstreamView,
+    cache: &mut DescriptorCache,
+) -> Vec<Arc<Descriptor>> {
+    let allowed =
+        |tool: &&crate::upstream::Tool| config.approve.as_ref().is_none_or(|only| only.contains(&tool.name));
+    view.offerings.tools.iter().filter(allowed).filter_map(|tool| cache.own(tool.raw.get())).collect()
+}
+
+fn own_candidate(me: &Me, config: &ServerConfig, descriptor: &Descriptor, reach: Reach) -> Candidate {
+    Candidate {
+        site: own_site(me, config.class_max),
+        name: me.name.clone(),
+        executor: true,
+        contract: descriptor.contract(),
+        approval: comity_protocol::approval::Judgement::Approved,
+        reach,
+        same_region: true,
+        expires: Wall::from_millis(u64::MAX),
+    }
+}
+
+/// What this node is held to when it runs a call of this server: by its own router and, again, as an executor.
+pub fn own_site(me: &Me, class_max: DataClass) -> SiteFacts {
+    SiteFacts {
+        node: me.node,
+        org: me.org.clone(),
+        processing: me.site.processing_locations,
+        locations_max: me.locations_max,
+        operator_country: me.site.operator_country,
+        trust: TrustLevel::T1,
+        class_max,
+        certifications: CertificationSet::default(),
+    }
+}
+
+fn peer_offers(
+    sources: &Sources<'_>,
+    node: NodeId,
+    entry: &Entry,
+    approvals: &mut Approvals,
+    cache: &mut DescriptorCache,
+) -> Vec<Found> {
+    let advert = entry.advert();
+    let own_org = *entry.org() == sources.me.org;
+    let sets = [advert.offers, advert.org_offers.filter(|_| own_org)];
+    let sets = sets.iter().flatten().filter_map(|digest| sources.blobs.set(digest));
+    let mut found = Vec::new();
+    for offer in sets.flat_map(|set| set.offers()) {
+        let Some(descriptor) = cache.offered(offer, sources.blobs) else { continue };
+        let capability =
+            CapabilityId { org: entry.org().clone(), server: offer.server.clone(), tool: offer.tool.clone() };
+        let approval = approvals.judge(&capability, offer.contract, own_org, sources.now);
+        let standing = Standing {
+            trust: TrustLevel::T1,
+            approval,
+            reach: reach(sources, &node, entry),
+            same_region: same_region(sources.me, entry),
+            certifications: CertificationSet::default(),
+        };
+        found.push(Found {
+            capability,
+            descriptor,
+            origin: if own_org { Origin::OwnOrg } else { Origin::Foreign },
+            pool: Pool::Anywhere,
+            candidate: Candidate::from_directory(&entry.trusted, offer, standing),
+        });
+    }
+    found
+}
+
+fn reach(sources: &Sources<'_>, node: &NodeId, entry: &Entry) -> Reach {
+    if sources.linked.contains(node) {
+        Reach::Connected
+    } else if entry.advert().addresses.is_empty() || entry.advert().leaving {
+        Reach::Unreachable
+    } else if entry.suspected {
+        Reach::Suspected
+    } else {
+        Reach::Known
+    }
+}
+
+fn same_region(me: &Me, entry: &Entry) -> bool {
+    let theirs = entry.advert().site.labels.get("region");
+    theirs.is_some() && theirs == me.site.labels.get("region")
+}
+
+/// What this node offers to others: the tools of its shared servers that can be called, or could until `grace` says
+/// otherwise.
+pub fn own_offer_sets(
+    servers: &BTreeMap<ServerName, ServerConfig>,
+    upstreams: &Upstreams,
+    cache: &mut DescriptorCache,
+    still_promised: impl Fn(&ServerName) -> bool,
+) -> OwnOffers {
+    let (mut federation, mut org, mut descriptors) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for (name, config, view) in configured(servers, upstreams) {
+        let promised = view.state == UpstreamState::Ready || still_promised(name);
+        let offers = match config.share {
+            Share::Federation if promised => &mut federation,
+            Share::Org if promised => &mut org,
+            _ => continue,
+        };
+        for descriptor in offered_tools(config, view, cache) {
+            offers.push(Offer {
+                server: name.clone(),
+                tool: descriptor.name().clone(),
+                contract: descriptor.contract(),
+                descriptor: descriptor.blob(),
+                class_max: config.class_max,
+            });
+            descriptors.insert(descriptor.blob(), Arc::from(descriptor.raw().get().as_bytes()));
+        }
+    }
+    OwnOffers { federation: bounded(federation), org: bounded(org), descriptors }
+}
+
+/// The set of `offers`; of more than a node may make, the first in order.
+fn bounded(mut offers: Vec<Offer>) -> OfferSet {
+    offers.sort_by(|a, b| (&a.server, &a.tool).cmp(&(&b.server, &b.tool)));
+    offers.truncate(comity_protocol::advert::OFFERS_MAX);
+    OfferSet::new(offers).unwrap_or_default()
+}

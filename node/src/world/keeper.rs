@@ -1,0 +1,241 @@
+//! The task that keeps the [`World`] up to date, and what this node offers along with it.
+//!
+//! It alone owns the approvals: whoever wants one made or taken back asks it, and hears when that is durable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use comity_protocol::approval::{ApprovalError, Approvals, Scope};
+use comity_protocol::ids::{CatalogueDigest, NodeId, ServerName};
+use comity_protocol::mesh::own::OwnOffers;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::World;
+use super::gather::{self, DescriptorCache, Me, Sources};
+use crate::clock::Clock;
+use crate::config::NodeConfig;
+use crate::config::trust::Approve;
+use crate::keeping::ApprovalKeeping;
+use crate::slot::MeshSlot;
+use crate::upstream::{UpstreamSet, UpstreamState, Upstreams};
+
+/// Changes are gathered this long before the world is made anew: a newcomer's offers come by the dozen.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// How often the world is made anew when nothing has changed: candidates end by time alone.
+const TICK: Duration = Duration::from_secs(10);
+
+/// How long a server that went away is still offered to others, so that a restart does not reach every node twice.
+const PROMISE: Duration = Duration::from_secs(10);
+
+/// Decisions of the operator that may wait; whoever sends more waits.
+pub const DECISIONS_MAX: usize = 16;
+
+/// Where the world stands; the keeper writes and everybody else reads.
+#[derive(Debug)]
+pub struct WorldCell {
+    world: ArcSwap<World>,
+    /// Rises when clients would see a change.
+    catalogue: watch::Sender<u64>,
+    /// Rises with every new world.
+    rebuilt: watch::Sender<u64>,
+}
+
+impl Default for WorldCell {
+    fn default() -> Self {
+        Self { world: ArcSwap::default(), catalogue: watch::Sender::new(0), rebuilt: watch::Sender::new(0) }
+    }
+}
+
+impl WorldCell {
+    /// The world as it is now.
+    pub fn load(&self) -> Arc<World> {
+        self.world.load_full()
+    }
+
+    /// Rises when what clients see changes.
+    pub fn catalogue_changes(&self) -> watch::Receiver<u64> {
+        self.catalogue.subscribe()
+    }
+
+    /// Rises with every new world.
+    pub fn rebuilt(&self) -> watch::Receiver<u64> {
+        self.rebuilt.subscribe()
+    }
+}
+
+/// A decision of the operator on foreign contracts.
+#[derive(Debug)]
+pub struct Decision {
+    /// Yes or no.
+    pub approve: bool,
+    /// On what.
+    pub scopes: Vec<Scope>,
+    /// Answered once it is durable.
+    pub done: oneshot::Sender<Result<(), DecisionError>>,
+}
+
+/// Why a decision was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum DecisionError {
+    /// A table is full.
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
+    /// It could not be made durable.
+    #[error("the decision could not be kept")]
+    Commit(#[from] comity_store::CommitError),
+}
+
+/// Keeps the world.
+pub struct Keeper {
+    /// The time.
+    pub clock: Clock,
+    /// The configuration as it is now.
+    pub config: watch::Receiver<Arc<NodeConfig>>,
+    /// This node as it is now; changes with a membership.
+    pub me: watch::Receiver<Me>,
+    /// The servers.
+    pub upstreams: Arc<UpstreamSet>,
+    /// The mesh, once there is one.
+    pub mesh: MeshSlot,
+    /// Where approvals are kept.
+    pub keeping: ApprovalKeeping,
+    /// Where the world stands.
+    pub cell: Arc<WorldCell>,
+}
+
+/// What the keeper remembers from one world to the next.
+struct State {
+    approvals: Approvals,
+    cache: DescriptorCache,
+    shown: CatalogueDigest,
+    offered: Option<OwnOffers>,
+    ready_at: BTreeMap<ServerName, Instant>,
+}
+
+impl Keeper {
+    /// Runs until cancelled. `decisions` come from the operator. Returns an error when approvals can no longer be kept.
+    ///
+    /// # Errors
+    /// [`comity_store::CommitError`]: the node must stop.
+    pub async fn run(
+        mut self,
+        approvals: Approvals,
+        mut decisions: mpsc::Receiver<Decision>,
+        cancel: CancellationToken,
+    ) -> Result<(), comity_store::CommitError> {
+        let mut upstream_changes = self.upstreams.changes();
+        let mut mesh_changes = self.mesh.refreshed();
+        let mut state = State::new(approvals);
+        loop {
+            self.rebuild(&mut state).await?;
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                _ = upstream_changes.changed() => {}
+                _ = mesh_changes.changed() => {}
+                _ = self.config.changed() => {}
+                _ = self.me.changed() => {}
+                Some(decision) = decisions.recv() => {
+                    self.decide(&mut state, decision).await;
+                    continue;
+                }
+                () = sleep(TICK) => continue,
+            }
+            sleep(GATHER).await;
+        }
+    }
+
+    async fn decide(&self, state: &mut State, decision: Decision) {
+        let outcome = self.take(state, &decision).await;
+        // Whoever asked may have gone; the decision stands all the same.
+        let _ = decision.done.send(outcome);
+    }
+
+    async fn take(&self, state: &mut State, decision: &Decision) -> Result<(), DecisionError> {
+        let now = self.clock.now().wall;
+        for scope in &decision.scopes {
+            if decision.approve {
+                state.approvals.approve(scope.clone(), now)?;
+            } else {
+                state.approvals.revoke(scope.clone(), now)?;
+            }
+        }
+        Ok(self.keeping.keep(&mut state.approvals).await?)
+    }
+
+    async fn rebuild(&mut self, state: &mut State) -> Result<(), comity_store::CommitError> {
+        let config = self.config.borrow_and_update().clone();
+        let me = self.me.borrow_and_update().clone();
+        let upstreams = self.upstreams.snapshot();
+        let snapshot = self.mesh.snapshot();
+        let linked: BTreeSet<NodeId> = snapshot.linked().map(|peer| peer.node).collect();
+        self.approve_configured(state, &config);
+        let sources = Sources {
+            me: &me,
+            servers: &config.servers,
+            upstreams: &upstreams,
+            nodes: &snapshot.nodes,
+            blobs: &snapshot.blobs,
+            linked: &linked,
+            now: self.clock.now().wall,
+        };
+        let world = gather::world(&sources, &mut state.approvals, &mut state.cache);
+        // A first use is a promise to the operator that a change will be noticed: durable before it shows.
+        self.keeping.keep(&mut state.approvals).await?;
+        self.show(state, world);
+        self.offer(state, &config, &upstreams).await;
+        Ok(())
+    }
+
+    /// `approve = "all"` of a pinned org is the same as the operator's yes, once.
+    fn approve_configured(&self, state: &mut State, config: &NodeConfig) {
+        let now = self.clock.now().wall;
+        for org in config.trust.iter().filter(|org| org.approve == Approve::All) {
+            if !state.approvals.has_policy(&org.name) {
+                // A full table shows as tools that stay hidden, which `comity tools` explains.
+                let _ = state.approvals.approve(Scope::Org(org.name.clone()), now);
+            }
+        }
+    }
+
+    fn show(&self, state: &mut State, world: World) {
+        let digest = world.catalogue.digest();
+        self.cell.world.store(Arc::new(world));
+        self.cell.rebuilt.send_modify(|count| *count += 1);
+        if digest != state.shown {
+            state.shown = digest;
+            self.cell.catalogue.send_modify(|count| *count += 1);
+        }
+    }
+
+    async fn offer(&self, state: &mut State, config: &NodeConfig, upstreams: &Upstreams) {
+        let Some(mesh) = self.mesh.get() else { return };
+        let now = Instant::now();
+        let ready = upstreams.iter().filter(|(_, view)| view.state == UpstreamState::Ready);
+        state.ready_at.extend(ready.map(|(name, _)| (name.clone(), now)));
+        state.ready_at.retain(|name, _| upstreams.contains_key(name));
+        let promised =
+            |name: &ServerName| state.ready_at.get(name).is_some_and(|at| now.duration_since(*at) < PROMISE);
+        let offers = gather::own_offer_sets(&config.servers, upstreams, &mut state.cache, promised);
+        if state.offered.as_ref() != Some(&offers) {
+            mesh.set_offers(offers.clone()).await;
+            state.offered = Some(offers);
+        }
+    }
+}
+
+impl State {
+    fn new(approvals: Approvals) -> Self {
+        Self {
+            approvals,
+            cache: DescriptorCache::default(),
+            shown: World::default().catalogue.digest(),
+            offered: None,
+            ready_at: BTreeMap::new(),
+        }
+    }
+}
