@@ -59,30 +59,34 @@ impl Offerings {
     /// Fetches everything that the server advertises, at most `patience` for each page. Only the tools
     /// must come: a server whose prompts or resources fail is still worth having.
     pub(super) async fn fetch(session: &Session, patience: Duration) -> Result<Self, ListError> {
-        let Some(profile) = session.profile() else { return Ok(Self::default()) };
-        let mut offerings = Self::default();
-        if profile.can(&["tools"]) {
-            let raw = fetch(session, "tools/list", "tools", patience).await?;
-            offerings.tools = tools(session, raw).into();
-        }
-        if profile.can(&["prompts"]) {
-            offerings.prompts = fetch_optional(session, "prompts/list", "prompts", patience).await;
-        }
-        if profile.can(&["resources"]) {
-            offerings.resources = fetch_optional(session, "resources/list", "resources", patience).await;
-            let (method, key) = ("resources/templates/list", "resourceTemplates");
-            offerings.resource_templates = fetch_optional(session, method, key, patience).await;
-        }
-        Ok(offerings)
+        let can = |kind| session.profile().is_some_and(|profile| profile.can(&[kind]));
+        let (prompts, resources) = (can("prompts"), can("resources"));
+        let tools = async {
+            match can("tools") {
+                true => fetch(session, "tools/list", "tools", patience).await,
+                false => Ok(Vec::new()),
+            }
+        };
+        let (tools, prompts, resources, resource_templates) = tokio::join!(
+            tools,
+            fetch_optional(prompts, session, "prompts/list", "prompts", patience),
+            fetch_optional(resources, session, "resources/list", "resources", patience),
+            fetch_optional(resources, session, "resources/templates/list", "resourceTemplates", patience),
+        );
+        Ok(Self { tools: named(session, tools?).into(), prompts, resources, resource_templates })
     }
 }
 
 async fn fetch_optional(
+    advertised: bool,
     session: &Session,
     method: &str,
     key: &str,
     patience: Duration,
 ) -> Arc<[Box<RawValue>]> {
+    if !advertised {
+        return Arc::default();
+    }
     match fetch(session, method, key, patience).await {
         Ok(list) => list.into(),
         Err(error) => {
@@ -129,7 +133,7 @@ fn read_array(raw: Option<&RawValue>) -> Result<Vec<Box<RawValue>>, JsonError> {
 }
 
 /// The tools that can be called: those with a name, and of several with one name the first.
-fn tools(session: &Session, raw: Vec<Box<RawValue>>) -> Vec<Tool> {
+fn named(session: &Session, raw: Vec<Box<RawValue>>) -> Vec<Tool> {
     let mut names = BTreeSet::new();
     let listed = raw.len();
     let usable = raw.into_iter().filter_map(|raw| {

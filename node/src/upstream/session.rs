@@ -4,6 +4,8 @@
 //! confused; [`table`](super::table) ties what comes back to the call that it belongs to. Messages of
 //! one call reach its requester in wire order, because one task reads the wire and never waits.
 
+mod incoming;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,7 +22,7 @@ use super::http::{HttpLink, Post};
 use super::meta::{Dress, VerifiedCaller};
 use super::profile::{Era, ServerProfile};
 use super::queue::{Priority, QueueError, WriteQueue};
-use super::table::{Call, Delivery, Ended, Table};
+use super::table::{Call, Table};
 use crate::exchange::{Exchange, Failure, Outcome, Outgoing, exchange};
 
 /// A session. Clones share it.
@@ -237,19 +239,6 @@ impl Session {
         }
     }
 
-    /// Takes in one message of the server. `origin` is the call on whose own stream it came, if the
-    /// transport has such a thing. Never waits.
-    pub(super) fn receive(&self, message: Message, origin: Option<i64>) {
-        self.0.table.hear();
-        match message {
-            Message::Response { id, result } => self.answered(&id, Outcome::Result(result)),
-            Message::Error { id: Some(id), error } => self.answered(&id, Outcome::Error(error)),
-            Message::Error { id: None, error } => self.answered_without_id(origin, error),
-            Message::Notification { method, params } => self.notified(method, params, origin),
-            Message::Request { id, method, params } => self.asked(id, method, params, origin),
-        }
-    }
-
     /// Ends a call with an outcome that the transport found.
     pub(super) fn finish(&self, id: i64, outcome: Outcome) {
         self.answered(&Id::Number(id), outcome);
@@ -309,100 +298,6 @@ impl Session {
         Err(Failure::TooLarge { handed_over: false, detail })
     }
 
-    fn answered(&self, id: &Id, outcome: Outcome) {
-        let ended = match id {
-            Id::Number(number) => self.0.table.finish(*number, outcome),
-            Id::String(_) => None,
-        };
-        match ended {
-            Some(ended) => self.refuse_asked(ended),
-            None => self.drop_stray("an answer to no call in flight"),
-        }
-    }
-
-    /// Some servers answer what they cannot read with an error that lacks the id. If only one call
-    /// can be meant, waiting any longer for it would be in vain.
-    fn answered_without_id(&self, origin: Option<i64>, error: Box<RawValue>) {
-        match origin.or_else(|| self.0.table.sole()) {
-            Some(id) => self.answered(&Id::Number(id), Outcome::Error(error)),
-            None => self.drop_stray("an error without an id"),
-        }
-    }
-
-    fn notified(&self, method: String, params: Option<Box<RawValue>>, origin: Option<i64>) {
-        match method.as_str() {
-            "notifications/progress" => self.progressed(params.as_deref()),
-            "notifications/tools/list_changed"
-            | "notifications/prompts/list_changed"
-            | "notifications/resources/list_changed" => self.0.signals.lists_changed.notify_one(),
-            "notifications/cancelled" => self.withdrawn(params),
-            "notifications/subscriptions/acknowledged" => {}
-            _ => match origin.or_else(|| self.0.table.sole()) {
-                Some(id) => {
-                    self.delivered(self.0.table.deliver(id, Message::Notification { method, params }))
-                }
-                None => self.unattributed(&method, params.as_deref()),
-            },
-        }
-    }
-
-    fn progressed(&self, params: Option<&RawValue>) {
-        match params.map(RawObject::parse) {
-            Some(Ok(params)) => self.delivered(self.0.table.progress(params)),
-            _ => self.drop_stray("progress without params"),
-        }
-    }
-
-    /// The server takes back a request of its own.
-    fn withdrawn(&self, params: Option<Box<RawValue>>) {
-        let request = params.as_deref().and_then(|params| json::path(params, &["requestId"]));
-        let call = request.and_then(Id::from_raw).and_then(|request| self.0.table.asked(&request));
-        match call {
-            Some(id) => {
-                let message = Message::notification("notifications/cancelled", params);
-                self.delivered(self.0.table.deliver(id, message));
-            }
-            None => self.drop_stray("a cancellation of no known request"),
-        }
-    }
-
-    /// A log message, or something newer than we are, that could be any call's: for the node's own
-    /// log and for no caller.
-    fn unattributed(&self, method: &str, params: Option<&RawValue>) {
-        let text = params.map(|params| super::noise::printable(params.get().as_bytes())).unwrap_or_default();
-        tracing::debug!(server = %self.0.server, method, "for no call in particular: {text}");
-        self.0.stray.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn asked(&self, id: Id, method: String, params: Option<Box<RawValue>>, origin: Option<i64>) {
-        if method == "ping" {
-            return self.send(&Message::Response { id, result: RawObject::new().to_raw() });
-        }
-        let Some(call) = origin.or_else(|| self.0.table.sole()) else {
-            return self.refuse(id, &format!("{method} cannot be tied to one call, and so to one client"));
-        };
-        if !self.0.table.ask(call, &id) {
-            return self.refuse(id, "the call is over, or has too many requests open");
-        }
-        self.delivered(self.0.table.deliver(call, Message::Request { id, method, params }));
-    }
-
-    fn delivered(&self, delivery: Delivery) {
-        match delivery {
-            Delivery::Done => {}
-            Delivery::Unknown => self.drop_stray("a message for no call in flight"),
-            Delivery::Overloaded(id, ended) => {
-                self.tell_cancelled(id, Some("the client does not keep up"));
-                self.refuse_asked(ended);
-            }
-        }
-    }
-
-    fn drop_stray(&self, what: &str) {
-        self.0.stray.fetch_add(1, Ordering::Relaxed);
-        tracing::trace!(server = %self.0.server, what, "dropped");
-    }
-
     /// Passes on what a requester says to the server. Only answers to what it was asked and progress
     /// on them pass: on a shared session anything else could touch the calls of others.
     fn relay(&self, call: i64, message: Message) {
@@ -457,17 +352,6 @@ impl Session {
             params.set_str("reason", reason);
         }
         self.send(&Message::notification("notifications/cancelled", Some(params.to_raw())));
-    }
-
-    /// Answers what the server asked on account of a call that has ended.
-    fn refuse_asked(&self, ended: Ended) {
-        for id in ended.asked {
-            self.refuse(id, "the call that this belonged to is over");
-        }
-    }
-
-    fn refuse(&self, id: Id, why: &str) {
-        self.send(&Message::error(Some(id), &RpcError::new(codes::METHOD_NOT_FOUND, why)));
     }
 }
 

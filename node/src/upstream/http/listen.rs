@@ -7,7 +7,8 @@ use reqwest::StatusCode;
 use super::super::backoff::Backoff;
 use super::super::session::{Link, Session};
 use super::super::sse::SseParser;
-use super::{is_event_stream, renew, resume_pause, take_event};
+use super::answer::{is_event_stream, resume_pause, take_event};
+use super::renew;
 
 /// A stream that lived this long was a good one: the next attempt does not wait longer than the last.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
