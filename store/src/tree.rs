@@ -22,8 +22,6 @@ pub enum Tree {
     Roots,
     /// Approval scope to the operator's approval.
     Approvals,
-    /// Capability to the contract change that quarantined it.
-    Quarantine,
     /// Hash of a one-time token to what it allows.
     Invites,
     /// Serial to a membership certificate that this node issued.
@@ -32,7 +30,7 @@ pub enum Tree {
 
 impl Tree {
     /// Every tree, in declaration order.
-    pub const ALL: [Tree; 10] = [
+    pub const ALL: [Tree; 9] = [
         Tree::Meta,
         Tree::Adverts,
         Tree::Sequences,
@@ -40,7 +38,6 @@ impl Tree {
         Tree::Pins,
         Tree::Roots,
         Tree::Approvals,
-        Tree::Quarantine,
         Tree::Invites,
         Tree::Issued,
     ];
@@ -55,7 +52,6 @@ impl Tree {
             Tree::Pins => "pins",
             Tree::Roots => "roots",
             Tree::Approvals => "approvals",
-            Tree::Quarantine => "quarantine",
             Tree::Invites => "invites",
             Tree::Issued => "issued",
         }

@@ -9,8 +9,7 @@ use std::fs;
 
 use comity_store::record::{OrgVersion, encode};
 use comity_store::records::{
-    Advert, Approval, ApprovalKind, Invite, InviteKind, Issued, Own, Pin, PinSource, Quarantined, Sequence,
-    SignedRoot,
+    Advert, Approval, ApprovalKey, Invite, InviteKind, Issued, Own, Pin, PinSource, Sequence, SignedRoot,
 };
 use comity_store::{Batch, Store, Tree};
 use common::Home;
@@ -26,9 +25,7 @@ const VERSION_1: &[(Tree, &str, &str)] = &[
     (Tree::Pins, "61636d65", "82 01 83 5820 A 00 19 03e8"),
     (Tree::Pins, "62657461", "82 01 83 5820 B 02 00"),
     (Tree::Roots, "61636d65 00 0000000000000100", "82 01 81 41 ff"),
-    (Tree::Approvals, "6f72672f61636d65", "82 01 84 00 f6 05 63 6f7073"),
-    (Tree::Approvals, "6f72672f62657461", "82 01 84 02 5820 A 05 60"),
-    (Tree::Quarantine, "61636d652f74696d65", "82 01 83 5820 A 5820 B 17"),
+    (Tree::Approvals, "82 00 81 64 61636d65", "82 01 81 46 8200 8182 f505"),
     (Tree::Invites, "A", "82 01 83 00 64 61636d65 1903e8"),
     (Tree::Invites, "B", "82 01 84 01 64 61636d65 1903e8 61 78"),
     (Tree::Issued, "0000000000000007", "82 01 81 40"),
@@ -73,17 +70,9 @@ fn a_store_of_version_1_reads_as_it_was_meant() {
         (key, root),
         (OrgVersion { org: name("acme"), version: 256 }, SignedRoot { envelope: vec![0xff] })
     );
-    let approval = |kind, digest, by| Some(Approval { kind, digest, approved_at_ms: 5, by: name(by) });
-    assert_eq!(
-        store.approvals().get(&name("org/acme")).expect("reads"),
-        approval(ApprovalKind::Org, None, "ops")
-    );
-    assert_eq!(
-        store.approvals().get(&name("org/beta")).expect("reads"),
-        approval(ApprovalKind::Contract, Some(A), "")
-    );
-    let quarantined = Quarantined { old: A, new: B, since_ms: 23 };
-    assert_eq!(store.quarantine().get(&name("acme/time")).expect("reads"), Some(quarantined));
+    let (key, approval) =
+        (ApprovalKey(bytes("82 00 81 64 61636d65")), Approval { value: bytes("8200 8182 f505") });
+    assert_eq!(store.approvals().get(&key).expect("reads"), Some(approval));
     let invite = |kind, used_by: Option<&str>| {
         Some(Invite { kind, org: name("acme"), expires_at_ms: 1000, used_by: used_by.map(str::to_owned) })
     };
@@ -97,9 +86,7 @@ fn the_newest_version_writes_the_bytes_in_the_document() {
     assert_eq!(encode(&Sequence { epoch: 1, seq: 256 }), bytes("82 01 82 01 19 0100"));
     let pin = Pin { root: A, source: PinSource::Join, added_at_ms: 1000 };
     assert_eq!(encode(&pin), bytes("82 01 83 5820 A 01 19 03e8"));
-    let approval =
-        Approval { kind: ApprovalKind::Server, digest: None, approved_at_ms: 5, by: "ops".to_owned() };
-    assert_eq!(encode(&approval), bytes("82 01 84 01 f6 05 63 6f7073"));
+    assert_eq!(encode(&Approval { value: vec![0xf6] }), bytes("82 01 81 41 f6"));
 }
 
 #[test]

@@ -244,7 +244,7 @@ impl Driver<'_> {
         let detail = |failure: Failure| Failure::Internal { handed_over: false, detail: failure.to_string() };
         let tool = self.machine.header().map(|header| header.capability.tool.clone());
         let tool = tool.ok_or_else(|| detail(Failure::Cancelled { handed_over: false }))?;
-        with_tool_name(&*raw(body).map_err(detail)?, tool.as_str())
+        with_tool_name(&raw(body).map_err(detail)?, tool.as_str())
     }
 
     fn open(&self, params: &RawValue) -> Exchange {

@@ -11,7 +11,6 @@ mod issued;
 mod meta;
 mod own;
 mod pins;
-mod quarantine;
 mod roots;
 mod sequences;
 
@@ -22,7 +21,6 @@ pub use issued::Issued;
 pub use meta::Meta;
 pub use own::Own;
 pub use pins::{Pin, PinSource};
-pub use quarantine::Quarantined;
 pub use roots::SignedRoot;
 pub use sequences::Sequence;
 
@@ -86,11 +84,6 @@ impl Store {
 
     /// The operator's approvals.
     pub fn approvals(&self) -> Table<'_, Approval> {
-        Table::new(self)
-    }
-
-    /// Capabilities that wait for a new approval.
-    pub fn quarantine(&self) -> Table<'_, Quarantined> {
         Table::new(self)
     }
 
