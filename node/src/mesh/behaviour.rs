@@ -42,7 +42,8 @@ pub(super) struct Application {
     pub ping: ping::Behaviour,
 }
 
-/// The swarm's behaviour. Those that may deny a connection come first.
+/// The swarm's behaviour. Those that may deny a connection come first; the gate comes last, so that when it says that it
+/// has opened our streams have heard of it too.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(super) struct MeshBehaviour {

@@ -9,7 +9,8 @@
 //! It opens in two stages, because two nodes never open in the same instant. After [`Gated::accept`] the peer's streams
 //! are taken, while ours are withheld; [`Gated::admit`] lets ours out. A node accepts before it tells its peer anything
 //! that makes the peer admit, so whoever opens a stream finds the other side ready: gossipsub disables itself for good
-//! on a connection where its protocol was once not supported.
+//! on a connection where its protocol was once not supported. A connection is a task of its own, so accepting takes
+//! effect a moment later: whoever has accepted waits for [`GateEvent::Accepted`] before it tells the peer.
 
 mod handler;
 
@@ -25,14 +26,25 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
-pub use handler::{GateHandler, GateIn};
+pub use handler::{GateHandler, GateIn, GateOut};
 
 /// A behaviour behind a gate. See the module.
 pub struct Gated<B: NetworkBehaviour> {
     inner: B,
     connections: HashMap<ConnectionId, Guarded>,
-    orders: VecDeque<ToSwarm<B::ToSwarm, THandlerInEvent<Self>>>,
+    orders: VecDeque<Order<B>>,
 }
+
+/// What comes out of the gate.
+#[derive(Debug)]
+pub enum GateEvent<E> {
+    /// The peer's streams are taken on the connection from now on.
+    Accepted(ConnectionId),
+    /// From the inner behaviour.
+    Inner(E),
+}
+
+type Order<B> = ToSwarm<GateEvent<<B as NetworkBehaviour>::ToSwarm>, GateIn<THandler<B>>>;
 
 /// What is kept of a connection so that it can be shown to the inner behaviour later.
 struct Guarded {
@@ -165,10 +177,7 @@ impl<B: NetworkBehaviour> Gated<B> {
     }
 
     /// Addresses what the inner behaviour sends to any connection of a peer to one that it knows.
-    fn readdress(
-        &self,
-        order: ToSwarm<B::ToSwarm, THandlerInEvent<B>>,
-    ) -> Option<ToSwarm<B::ToSwarm, THandlerInEvent<Self>>> {
+    fn readdress(&self, order: ToSwarm<B::ToSwarm, THandlerInEvent<B>>) -> Option<Order<B>> {
         match order {
             ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::Any, event } => {
                 self.any_accepted(peer_id).map(|connection| ToSwarm::NotifyHandler {
@@ -177,14 +186,14 @@ impl<B: NetworkBehaviour> Gated<B> {
                     event: GateIn::Inner(event),
                 })
             }
-            other => Some(other.map_in(GateIn::Inner)),
+            other => Some(other.map_in(GateIn::Inner).map_out(GateEvent::Inner)),
         }
     }
 }
 
 impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
     type ConnectionHandler = GateHandler<THandler<B>>;
-    type ToSwarm = B::ToSwarm;
+    type ToSwarm = GateEvent<B::ToSwarm>;
 
     fn handle_pending_inbound_connection(
         &mut self,
@@ -255,7 +264,12 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Gated<B> {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.inner.on_connection_handler_event(peer, connection, event);
+        match event {
+            GateOut::Installed => {
+                self.orders.push_back(ToSwarm::GenerateEvent(GateEvent::Accepted(connection)));
+            }
+            GateOut::Inner(event) => self.inner.on_connection_handler_event(peer, connection, event),
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {

@@ -3,6 +3,7 @@
 use comity_protocol::ids::{NodeId, OrgName};
 use comity_protocol::mesh::{ConnectionId, Effect, MeshEvent};
 use libp2p::gossipsub::PublishError;
+use libp2p::swarm;
 
 use super::peers::Closing;
 use super::reach::Purpose;
@@ -37,18 +38,30 @@ impl Driver {
     }
 
     fn send(&mut self, connection: ConnectionId, frame: Vec<u8>) {
-        let Some(link) = self.peers.get(connection).and_then(|peer| peer.link.as_ref()) else { return };
-        if let Err(error) = link.send(frame) {
+        let Some(peer) = self.peers.get_mut(connection) else { return };
+        if let Err(error) = peer.send(frame) {
             self.cut(connection, &error.to_string());
         }
     }
 
+    /// Opens the gate for the peer's streams. What the machine says next makes the peer open some, so it is held back
+    /// until the connection's task has heard of it too.
     fn accept(&mut self, connection: ConnectionId) {
-        let Some(peer) = self.peers.get(connection) else { return };
+        let Some(peer) = self.peers.get_mut(connection) else { return };
         if let Some(link) = &peer.link {
             link.accept();
         }
+        peer.held.get_or_insert_default();
         self.swarm.behaviour_mut().accept(peer.swarm_id);
+    }
+
+    /// The gate has opened for the peer's streams.
+    pub(super) fn on_accepted(&mut self, id: swarm::ConnectionId) {
+        let Some(peer) = self.peers.by_swarm_id(id) else { return };
+        let connection = peer.shared.id;
+        if let Err(error) = peer.release() {
+            self.cut(connection, &error.to_string());
+        }
     }
 
     fn admit(&mut self, connection: ConnectionId, node: NodeId, org: OrgName) {

@@ -15,6 +15,7 @@ use super::tasks::Done;
 use super::{Driver, Stale};
 use crate::mesh::behaviour::{ApplicationEvent, MeshBehaviourEvent};
 use crate::mesh::connections::{Connection, OpenStreamError};
+use crate::mesh::gate::GateEvent;
 use crate::mesh::gossip::verdict;
 use crate::mesh::link::{self, LinkEnd, LinkEvent};
 use crate::mesh::peer;
@@ -26,7 +27,10 @@ impl Driver {
         self.libp2p_metrics.record(&event);
         match event {
             SwarmEvent::Behaviour(MeshBehaviourEvent::Streams(inbound)) => self.on_inbound(inbound),
-            SwarmEvent::Behaviour(MeshBehaviourEvent::Gated(event)) => self.on_application(event),
+            SwarmEvent::Behaviour(MeshBehaviourEvent::Gated(event)) => match event {
+                GateEvent::Accepted(connection) => self.on_accepted(connection),
+                GateEvent::Inner(event) => self.on_application(event),
+            },
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_established(connection_id, peer_id, &endpoint);
             }

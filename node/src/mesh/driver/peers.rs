@@ -9,11 +9,14 @@ use libp2p::swarm;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::mesh::connections::{Connection, OpenStreamError};
-use crate::mesh::link::Link;
+use crate::mesh::link::{Link, SendError};
 use crate::mesh::streams::MeshStream;
 
 /// Pulls that one connection is served at once; more are refused.
 const PULLS_MAX: usize = 4;
+
+/// Frames that wait for the gate of one connection to take effect; more end it.
+const HELD_MAX: usize = 1024;
 
 /// One connection.
 pub(super) struct Peer {
@@ -23,6 +26,8 @@ pub(super) struct Peer {
     pub(super) link: Option<Link>,
     /// Where the link's stream goes when the peer opens it. Once: a second stream finds nobody.
     pub(super) link_stream: Option<oneshot::Sender<Result<MeshStream, OpenStreamError>>>,
+    /// Frames that must not go out before the gate has taken effect, while it has not.
+    pub(super) held: Option<Vec<Vec<u8>>>,
     pub(super) role: Role,
     pub(super) closing: Option<Closing>,
     pub(super) pulls: Arc<Semaphore>,
@@ -51,14 +56,35 @@ impl Peer {
             shared,
             link: None,
             link_stream: None,
+            held: None,
             role,
             closing: None,
             pulls: Arc::new(Semaphore::new(PULLS_MAX)),
         }
     }
 
+    /// Queues a frame, or holds it back while the gate has not taken effect.
+    pub(super) fn send(&mut self, frame: Vec<u8>) -> Result<(), SendError> {
+        match (&mut self.held, &self.link) {
+            (Some(held), _) if held.len() >= HELD_MAX => Err(SendError::TooSlow),
+            (Some(held), _) => {
+                held.push(frame);
+                Ok(())
+            }
+            (None, Some(link)) => link.send(frame),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Queues what was held back.
+    pub(super) fn release(&mut self) -> Result<(), SendError> {
+        let held = self.held.take().into_iter().flatten();
+        self.link.as_ref().map_or(Ok(()), |link| held.into_iter().try_for_each(|frame| link.send(frame)))
+    }
+
     /// Writes what is queued on the link and ends it.
     pub(super) fn end_link(&mut self) {
+        let _ends_anyway = self.release();
         (self.link, self.link_stream) = (None, None);
     }
 }
@@ -82,6 +108,10 @@ impl Peers {
 
     pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Peer> {
         self.by_id.get_mut(&id)
+    }
+
+    pub(super) fn by_swarm_id(&mut self, swarm_id: swarm::ConnectionId) -> Option<&mut Peer> {
+        self.by_id.get_mut(self.by_swarm_id.get(&swarm_id)?)
     }
 
     pub(super) fn remove(&mut self, swarm_id: swarm::ConnectionId) -> Option<Peer> {

@@ -34,15 +34,25 @@ impl<H: ConnectionHandler> fmt::Debug for GateIn<H> {
     }
 }
 
+/// What a connection tells the gate.
+#[derive(Debug)]
+pub enum GateOut<E> {
+    /// The inner handler is in place: the peer's streams are taken from now on.
+    Installed,
+    /// From the inner handler.
+    Inner(E),
+}
+
 type Event<H> = ConnectionHandlerEvent<
     <H as ConnectionHandler>::OutboundProtocol,
     <H as ConnectionHandler>::OutboundOpenInfo,
-    <H as ConnectionHandler>::ToBehaviour,
+    GateOut<<H as ConnectionHandler>::ToBehaviour>,
 >;
 
 /// The handler of a gated behaviour.
 pub struct GateHandler<H: ConnectionHandler> {
     inner: Option<H>,
+    announced: bool,
     released: bool,
     withheld: Vec<Event<H>>,
     waker: Option<Waker>,
@@ -50,7 +60,7 @@ pub struct GateHandler<H: ConnectionHandler> {
 
 impl<H: ConnectionHandler> GateHandler<H> {
     pub(super) fn shut() -> Self {
-        Self { inner: None, released: false, withheld: Vec::new(), waker: None }
+        Self { inner: None, announced: false, released: false, withheld: Vec::new(), waker: None }
     }
 
     fn wake(&mut self) {
@@ -62,7 +72,7 @@ impl<H: ConnectionHandler> GateHandler<H> {
 
 impl<H: ConnectionHandler> ConnectionHandler for GateHandler<H> {
     type FromBehaviour = GateIn<H>;
-    type ToBehaviour = H::ToBehaviour;
+    type ToBehaviour = GateOut<H::ToBehaviour>;
     type InboundProtocol = GateUpgrade<H::InboundProtocol>;
     type OutboundProtocol = H::OutboundProtocol;
     type InboundOpenInfo = Option<H::InboundOpenInfo>;
@@ -87,8 +97,11 @@ impl<H: ConnectionHandler> ConnectionHandler for GateHandler<H> {
             return Poll::Ready(self.withheld.remove(0));
         }
         let Some(inner) = &mut self.inner else { return Poll::Pending };
+        if !std::mem::replace(&mut self.announced, true) {
+            return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(GateOut::Installed));
+        }
         while self.withheld.len() < WITHHELD_MAX {
-            match inner.poll(cx) {
+            match inner.poll(cx).map(|event| event.map_custom(GateOut::Inner)) {
                 Poll::Ready(request @ ConnectionHandlerEvent::OutboundSubstreamRequest { .. })
                     if !self.released =>
                 {
@@ -101,7 +114,8 @@ impl<H: ConnectionHandler> ConnectionHandler for GateHandler<H> {
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::ToBehaviour>> {
-        self.inner.as_mut().map_or(Poll::Ready(None), |inner| inner.poll_close(cx))
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        inner.poll_close(cx).map(|last| last.map(GateOut::Inner))
     }
 
     fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
