@@ -269,7 +269,8 @@ impl Approvals {
         Ok(())
     }
 
-    /// Judges one offer, and records a first use.
+    /// Judges one offer, and records a first use. Judge what has been verified: `contract` should be that of a
+    /// descriptor at hand, not only a claim.
     pub fn judge(
         &mut self,
         capability: &CapabilityId,

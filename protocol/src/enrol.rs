@@ -53,6 +53,10 @@ pub const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long two people may take to compare the words.
 pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
+/// Most enrolment streams that a node serves at a time; the shell resets one more. With [`STRANGER_FRAME_MAX`] this
+/// bounds what strangers can make it hold.
+pub const STREAMS_MAX: usize = 16;
+
 /// Most bytes of a node's name.
 pub const NODE_NAME_BYTES_MAX: usize = 64;
 

@@ -1,6 +1,7 @@
 //! The inviter's side of one stream.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use minicbor::bytes::ByteArray;
 
@@ -137,7 +138,7 @@ struct Proved {
 /// The inviter's side of one stream with one joiner. See the module for the protocol and for how to drive it.
 #[derive(Debug)]
 pub struct Inviter {
-    host: Host,
+    host: Arc<Host>,
     joiner: NodeId,
     nonce: Nonce,
     state: State,
@@ -147,7 +148,7 @@ pub struct Inviter {
 
 impl Inviter {
     /// The side of `host` towards `joiner`, whose key the channel has proved. `nonce` is 32 fresh random bytes.
-    pub fn new(host: Host, joiner: NodeId, nonce: [u8; 32], now: Now) -> Self {
+    pub fn new(host: Arc<Host>, joiner: NodeId, nonce: [u8; 32], now: Now) -> Self {
         let deadline = now.mono + STEP_TIMEOUT;
         let nonce = ByteArray::from(nonce);
         Self { host, joiner, nonce, state: State::Greeting, deadline, output: VecDeque::new() }

@@ -71,7 +71,7 @@ impl Hosting {
     }
 
     fn stream(&self, joiner: NodeId) -> Inviter {
-        Inviter::new(self.host(), joiner, [0x11; 32], at(0))
+        Inviter::new(self.host().into(), joiner, [0x11; 32], at(0))
     }
 }
 
@@ -421,7 +421,7 @@ fn a_wrong_root_or_org_is_refused_by_the_joiner() {
         let mut pair = Pair::new(&mut hosting, invite.clone(), node(7), applicant("DE"));
         let mut host = pair.hosting.host();
         host.roots = org.chain.clone();
-        pair.inviter = Inviter::new(host, node(7), [0x11; 32], at(0));
+        pair.inviter = Inviter::new(host.into(), node(7), [0x11; 32], at(0));
         let said = pair.run().disbelief();
         assert!(said.contains(reason), "{said}");
     }
@@ -429,7 +429,7 @@ fn a_wrong_root_or_org_is_refused_by_the_joiner() {
     let mut pair = Pair::new(&mut hosting, invite, node(7), applicant("DE"));
     let mut host = pair.hosting.host();
     host.root = RootHash::of(b"another");
-    pair.inviter = Inviter::new(host, node(7), [0x11; 32], at(0));
+    pair.inviter = Inviter::new(host.into(), node(7), [0x11; 32], at(0));
     assert_eq!(pair.run().refusal(), RefusalCode::Proof);
 }
 
