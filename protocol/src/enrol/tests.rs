@@ -520,6 +520,46 @@ fn who_does_not_speak_for_an_org_cannot_federate_it() {
     }
 }
 
+/// Our own joiner would not even ask, so this one is made by hand.
+#[test]
+fn an_org_does_not_federate_with_itself() {
+    let mut hosting = Hosting::new();
+    let invite = hosting.invite(InviteKind::Federate, false);
+    let mut stream = hosting.stream(node(7));
+    let introduction = Some(Introduction { org: invite.org.clone(), root: invite.root });
+    let transcript = Transcript {
+        kind: invite.kind,
+        mesh: mesh(),
+        inviter: invite.inviter,
+        joiner: node(7),
+        org: invite.org.clone(),
+        root: invite.root,
+        introduction: introduction.clone(),
+        inviter_nonce: [0x11; 32].into(),
+        joiner_nonce: [0x22; 32].into(),
+    };
+    let hello = Hello {
+        mesh: mesh(),
+        invite: invite.token.id(),
+        kind: invite.kind,
+        commitment: commitment(&transcript.joiner_nonce),
+        introduction,
+    };
+    let ask = Ask::Federate {
+        membership: honest(&hosting.org, node(7), places("DE")).into(),
+        roots: hosting.org.chain.encode().into(),
+    };
+    stream.handle_frame(&Frame::Hello(hello).encode(), at(0));
+    stream.handle_invite(hosting.ledger.find(&invite.token.id(), &node(7), START).cloned(), at(0));
+    let proof = transcript.proof(&invite.token);
+    stream.handle_frame(&Frame::Prove(transcript.joiner_nonce, proof).encode(), at(0));
+    stream.handle_frame(&Frame::Ask(ask).encode(), at(0));
+    let last = std::iter::from_fn(|| stream.poll_output()).last();
+    let Some(InviterOutput::Finished(Err(EnrolError::WeRefused(refusal)))) = last else { panic!("{last:?}") };
+    assert_eq!(refusal.code, RefusalCode::Introduction);
+    assert!(refusal.detail().contains("with itself"), "{refusal:?}");
+}
+
 #[test]
 fn a_man_in_the_middle_shows_different_words() {
     // He has the line, so he proves the token to the inviter; and he has handed the joiner a line of his own, with the
