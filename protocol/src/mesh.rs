@@ -32,7 +32,7 @@ use std::time::Duration;
 use crate::advert::Sequence;
 use crate::ids::{BlobDigest, NodeId, OrgName, RootHash};
 use crate::time::{Mono, Now, Wall};
-use crate::trust::{Anchors, Membership, RootChain, Verified};
+use crate::trust::{Anchors, Membership, RoleSet, RootChain, Verified};
 
 use blobs::Blobs;
 use directory::Directory;
@@ -108,6 +108,8 @@ pub enum Effect {
         peer: NodeId,
         /// Its org.
         org: OrgName,
+        /// What its org lets it do.
+        roles: RoleSet,
     },
     /// Send what is queued, then close.
     Close {

@@ -13,7 +13,7 @@ use comity_protocol::time::Now;
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep_until};
-use tracing::{Instrument, Span, debug, debug_span, info};
+use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::answer::{raw, to_execution_failure};
 use super::outgoing::{hex, with_tool_name};
@@ -31,7 +31,7 @@ impl Calls {
     pub fn serve(self: &Arc<Self>, incoming: IncomingCall) {
         let calls = self.clone();
         let permit = self.incoming.clone().try_acquire_owned().ok();
-        let span = debug_span!("serve", peer = %incoming.peer, org = %incoming.org, call_id = tracing::field::Empty,
+        let span = info_span!("serve", peer = %incoming.peer, org = %incoming.org, call_id = tracing::field::Empty,
             capability = tracing::field::Empty, principal = tracing::field::Empty, trace_id = tracing::field::Empty);
         self.tasks.spawn(async move { serve(&calls, incoming, permit).await }.instrument(span));
     }
@@ -56,7 +56,7 @@ impl Calls {
 
 async fn serve(calls: &Calls, incoming: IncomingCall, permit: Option<OwnedSemaphorePermit>) {
     let (reader, writer) = split(incoming.stream);
-    let peer = CallerPeer { node: incoming.peer, org: incoming.org, is_client: true };
+    let peer = CallerPeer { node: incoming.peer, org: incoming.org, is_client: incoming.is_client };
     let now = calls.parts.clock.now();
     let machine = Executor::new(calls.parts.mesh_name.clone(), calls.parts.key.clone(), peer.clone(), now);
     let driver = Driver {
@@ -173,8 +173,13 @@ impl Driver<'_> {
         let mut seen = calls.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let site = own_site(&self.me, comity_protocol::constraints::DataClass::Restricted);
         let offer = |capability: &CapabilityId| calls.local_offer(capability);
-        let mut desk =
-            Desk { site: &site, offer: &offer, seen: &mut seen, has_room: self.has_room, is_executor: true };
+        let mut desk = Desk {
+            site: &site,
+            offer: &offer,
+            seen: &mut seen,
+            has_room: self.has_room,
+            is_executor: self.me.executor,
+        };
         let fresh = self.machine.header().is_none();
         self.machine.handle_frame(frame, &mut desk, now);
         if fresh {

@@ -10,7 +10,7 @@ use comity_protocol::jsonrpc::codes;
 use comity_protocol::route::{Health, Reach, Route, RouteReport, RouteRequest, Verdict};
 use comity_protocol::time::{Mono, Now};
 use serde_json::value::RawValue;
-use tracing::{Instrument, Span, debug, debug_span, info};
+use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::answer;
 use super::demand::Demand;
@@ -60,7 +60,7 @@ pub(super) async fn run(calls: &Arc<Calls>, request: GatewayRequest, mut peer: E
 
 fn span(call: &Call) -> Span {
     let trace = call.demand.trace.as_ref();
-    debug_span!(
+    info_span!(
         "call",
         call_id = %call.id,
         capability = %call.route.capability,

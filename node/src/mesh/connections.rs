@@ -9,6 +9,7 @@ use std::time::Duration;
 use comity_protocol::ids::{NodeId, OrgName};
 use comity_protocol::mesh::ConnectionId;
 use comity_protocol::time::Mono;
+use comity_protocol::trust::{Role, RoleSet};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::streams::{MeshStream, StreamKind};
@@ -24,8 +25,8 @@ pub struct Connection {
     pub id: ConnectionId,
     /// Who is at the other end.
     pub peer: NodeId,
-    /// The peer's org, once it is admitted.
-    org: OnceLock<OrgName>,
+    /// The peer's org and what that lets it do, once it is admitted.
+    standing: OnceLock<(OrgName, RoleSet)>,
     clock: Clock,
     heard_micros: AtomicU64,
     busy: AtomicUsize,
@@ -44,7 +45,7 @@ impl Connection {
         let connection = Self {
             id,
             peer,
-            org: OnceLock::new(),
+            standing: OnceLock::new(),
             heard_micros: AtomicU64::new(clock.mono().as_micros()),
             clock,
             busy: AtomicUsize::new(0),
@@ -56,11 +57,16 @@ impl Connection {
 
     /// The peer's org; `None` until the peer is admitted.
     pub fn org(&self) -> Option<&OrgName> {
-        self.org.get()
+        self.standing.get().map(|(org, _)| org)
     }
 
-    pub(super) fn set_org(&self, org: OrgName) {
-        let _already_known = self.org.set(org);
+    /// Whether the peer's org lets it do that; nobody may do anything before being admitted.
+    pub fn has_role(&self, role: Role) -> bool {
+        self.standing.get().is_some_and(|(_, roles)| roles.has(role))
+    }
+
+    pub(super) fn set_standing(&self, org: OrgName, roles: RoleSet) {
+        let _already_known = self.standing.set((org, roles));
     }
 
     /// Notes that bytes have come from the peer.

@@ -85,6 +85,8 @@ pub struct IncomingCall {
     pub peer: comity_protocol::ids::NodeId,
     /// Its org, as its membership proves.
     pub org: OrgName,
+    /// Whether its org lets it make calls.
+    pub is_client: bool,
     /// The call's stream.
     pub stream: MeshStream,
 }
@@ -130,7 +132,7 @@ impl Streams {
         self.notify(id, StageChange::Accept);
     }
 
-    /// Lets the calls of the connection in. The peer's org must be set on the connection before.
+    /// Lets the calls of the connection in. The peer's standing must be set on the connection before.
     pub fn admit(&mut self, id: swarm::ConnectionId) {
         self.notify(id, StageChange::Admit);
     }

@@ -6,7 +6,7 @@ use comity_protocol::advert::Site;
 use comity_protocol::ids::{NodeId, OrgName};
 use comity_protocol::mesh::own::Identity;
 use comity_protocol::time::Wall;
-use comity_protocol::trust::{Anchors, Membership, MembershipError, RootChain, Verified};
+use comity_protocol::trust::{Anchors, Membership, MembershipError, Role, RootChain, Verified};
 use ed25519_dalek::SigningKey;
 use tracing::warn;
 
@@ -129,6 +129,7 @@ impl NodeIdentity {
             org: org.unwrap_or_else(|| NO_ORG.parse().expect("a constant that is an org's name")),
             name: config.name.as_str().into(),
             site: config.site.clone(),
+            executor: member.is_none_or(|member| member.membership.roles.has(Role::Exec)),
             locations_max: member
                 .map_or(config.site.processing_locations, |member| member.membership.locations_max),
         }

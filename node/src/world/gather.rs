@@ -36,6 +36,8 @@ pub struct Me {
     pub name: Arc<str>,
     /// Where it runs, as configured.
     pub site: SiteConfig,
+    /// Whether its membership lets it run calls for others.
+    pub executor: bool,
     /// What its membership allows it to claim; what it claims, while it has none.
     pub locations_max: CountrySet,
 }

@@ -34,6 +34,7 @@ impl Mesh {
         self.warn_about_clock(peer, &hello, now);
         let Some(link) = self.links.get_mut(&connection) else { return };
         link.member_until = membership.expires;
+        link.roles = membership.roles.clone();
         link.org = Some(membership.org.clone());
         if phase != Phase::Hello {
             // A peer on a link that is up shows its renewed membership.
@@ -91,10 +92,10 @@ impl Mesh {
 
     fn go_up(&mut self, connection: ConnectionId, now: Now) {
         let Some(link) = self.links.get_mut(&connection) else { return };
-        let (peer, Some(org)) = (link.peer, link.org.clone()) else { return };
+        let (peer, roles, Some(org)) = (link.peer, link.roles.clone(), link.org.clone()) else { return };
         link.go_up(now.mono);
         let first = self.links.values().filter(|link| link.is_up() && link.peer == peer).count() == 1;
-        self.effects.push_back(Effect::Admit { connection, peer, org: org.clone() });
+        self.effects.push_back(Effect::Admit { connection, peer, org: org.clone(), roles });
         let ours = self.overlay.want(Want::No, self.neighbours_except(peer));
         if let Some(link) = self.links.get_mut(&connection) {
             link.set_wants(ours, Want::No, now.mono);

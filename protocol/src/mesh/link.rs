@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::ids::{NodeId, OrgName, RootHash};
 use crate::time::{Mono, Wall};
+use crate::trust::RoleSet;
 
 use super::ConnectionId;
 use super::wire::Want;
@@ -60,6 +61,8 @@ pub struct Link {
     pub phase: Phase,
     /// The peer's org, once its membership has been checked.
     pub org: Option<OrgName>,
+    /// What the peer's org lets it do, by its membership.
+    pub roles: RoleSet,
     /// When the peer's membership ends.
     pub member_until: Wall,
     /// Whether we want the peer as a neighbour.
@@ -105,6 +108,7 @@ impl Link {
             dialled,
             phase: Phase::Hello,
             org: None,
+            roles: RoleSet::default(),
             member_until: Wall::default(),
             ours: Want::No,
             theirs: Want::No,

@@ -2,6 +2,7 @@
 
 use comity_protocol::ids::{NodeId, OrgName};
 use comity_protocol::mesh::{ConnectionId, Effect, MeshEvent};
+use comity_protocol::trust::RoleSet;
 use libp2p::gossipsub::PublishError;
 use libp2p::swarm;
 
@@ -28,7 +29,7 @@ impl Driver {
             Effect::Dial(target) => self.dial(target, Purpose::Link),
             Effect::Send(connection, frame) => self.send(connection, frame),
             Effect::Accept(connection) => self.accept(connection),
-            Effect::Admit { connection, peer, org } => self.admit(connection, peer, org),
+            Effect::Admit { connection, peer, org, roles } => self.admit(connection, peer, org, roles),
             Effect::Close { connection, reason, when_idle } => self.close(connection, reason, when_idle),
             Effect::Publish(bytes) => self.publish(&bytes),
             Effect::Fetch { id, from, addresses, digests } => self.fetch(id, from, addresses, digests),
@@ -64,10 +65,10 @@ impl Driver {
         }
     }
 
-    fn admit(&mut self, connection: ConnectionId, node: NodeId, org: OrgName) {
+    fn admit(&mut self, connection: ConnectionId, node: NodeId, org: OrgName, roles: RoleSet) {
         let Some(peer) = self.peers.get(connection) else { return };
         debug_assert_eq!(peer.shared.peer, node, "the machine admits the peer of the connection");
-        peer.shared.set_org(org);
+        peer.shared.set_standing(org, roles);
         self.swarm.behaviour_mut().admit(peer.swarm_id);
         self.shared.admitted.insert(peer.shared.clone());
         self.reach.reached(&peer.shared);

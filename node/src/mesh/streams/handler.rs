@@ -101,7 +101,8 @@ impl StreamsHandler {
     /// A call that nobody has room for is dropped, which the caller sees as a stream reset before any answer.
     fn deliver_call(&self, stream: MeshStream) {
         let Some(org) = self.connection.org().cloned() else { return };
-        let call = IncomingCall { peer: self.connection.peer, org, stream };
+        let is_client = self.connection.has_role(comity_protocol::trust::Role::Client);
+        let call = IncomingCall { peer: self.connection.peer, org, is_client, stream };
         if self.calls.try_send(call).is_err() {
             tracing::debug!(peer = %self.connection.peer, "refused a call: the queue of incoming calls is full");
         }
