@@ -223,12 +223,16 @@ pub(super) struct Eager {
 
 /// A swarm that is no node of ours. It subscribes to the adverts' topic.
 pub(super) fn eager(seed: u8) -> (Swarm<Eager>, NodeId) {
+    eager_with(seed, libp2p::swarm::Config::with_tokio_executor())
+}
+
+pub(super) fn eager_with(seed: u8, config: libp2p::swarm::Config) -> (Swarm<Eager>, NodeId) {
     let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
     let keypair = peer::keypair(&key);
-    let config =
+    let gossip_config =
         gossipsub::ConfigBuilder::default().validation_mode(gossipsub::ValidationMode::Anonymous).build();
     let mut gossip =
-        gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Anonymous, config.unwrap()).unwrap();
+        gossipsub::Behaviour::new(gossipsub::MessageAuthenticity::Anonymous, gossip_config.unwrap()).unwrap();
     gossip.subscribe(&gossip::advert_topic(&mesh_name())).unwrap();
     let behaviour = Eager {
         streams: Streams::new(Clock::start(), mpsc::channel(1).0),
@@ -237,7 +241,6 @@ pub(super) fn eager(seed: u8) -> (Swarm<Eager>, NodeId) {
         ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_millis(100))),
     };
     let transport: Boxed<(PeerId, StreamMuxerBox)> = transport::transport(&keypair).unwrap();
-    let config = libp2p::swarm::Config::with_tokio_executor();
     let swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config);
     (swarm, key.verifying_key().into())
 }

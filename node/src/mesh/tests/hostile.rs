@@ -8,15 +8,19 @@ use libp2p::futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::swarm::{Swarm, SwarmEvent};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::harness::{Eager, Node, Plan, QUIC, TCP, eager, org, within};
+use super::harness::{Eager, Node, Plan, QUIC, TCP, eager, eager_with, org, within};
 use crate::mesh::OpenError;
+use crate::mesh::behaviour::swarm_config;
 use crate::mesh::connections::Connection;
 use crate::mesh::streams::{MeshStream, StreamKind};
 use crate::mesh::{peer, transport};
 
 /// A stranger on a connection to `node`, and the connection.
 async fn stranger(node: &Node, seed: u8) -> (Swarm<Eager>, std::sync::Arc<Connection>) {
-    let (mut swarm, _) = eager(seed);
+    connected(eager(seed).0, node).await
+}
+
+async fn connected(mut swarm: Swarm<Eager>, node: &Node) -> (Swarm<Eager>, std::sync::Arc<Connection>) {
     swarm.dial(node.multiaddr()).unwrap();
     loop {
         if let SwarmEvent::ConnectionEstablished { connection_id, .. } = swarm.select_next_some().await {
@@ -165,4 +169,24 @@ async fn a_stranger_hears_that_it_may_not_call() {
     let opened = within("an answer", connection.open(StreamKind::Call)).await;
     let error = opened.expect_err("a stranger may not call, and hears so");
     assert_eq!(error.to_string(), "the peer does not speak /comity/call/1");
+}
+
+/// With lazy negotiation the refusal comes with the first read, and the library's stream panics when it is used after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_negotiation_failed_answers_with_errors() {
+    for transport in [TCP, QUIC] {
+        let acme = org("acme.example", 1);
+        let a = Plan::new(&acme, 1, &[]).listen(transport).start().await;
+        let (lazy, _) = eager_with(131, swarm_config());
+        let (swarm, connection) = connected(lazy, &a).await;
+        let _running = run(swarm);
+        let mut stream = within("a stream", connection.open(StreamKind::Call)).await.unwrap();
+        stream.write_all(b"request").await.unwrap();
+        stream.flush().await.unwrap();
+        within("a refusal", async { stream.read_u8().await }).await.unwrap_err();
+        stream.write_all(b"more").await.unwrap_err();
+        stream.flush().await.unwrap_err();
+        stream.read_u8().await.unwrap_err();
+        stream.shutdown().await.unwrap_err();
+    }
 }
