@@ -17,6 +17,9 @@
 //!   Done                                  ──▶
 //! ```
 //!
+//! A member whose certificate ends soon sends Renew on the same protocol instead and is answered with the next one:
+//! [`Renewal`] and [`Registrar`].
+//!
 //! [`Inviter`] and [`Joiner`] are the two sides of one stream, [`Ledger`] the issued invites. Each side is a machine
 //! without clock or I/O: feed it `handle_*`, then drain `poll_output` until it is empty; call `handle_timeout` at
 //! `poll_timeout`. After `Finished` send what is still queued and close the stream.
@@ -25,6 +28,7 @@ use minicbor::bytes::ByteVec;
 
 use crate::codec::CodecError;
 use crate::ids::{MeshName, NodeId, OrgName, RootHash};
+use crate::invite::INVITE_ADDRESS_BYTES_MAX;
 use crate::time::Now;
 use crate::trust::{Anchors, Membership, MembershipError, RootChain, RootError, RootRefusal, Verified};
 
@@ -32,6 +36,7 @@ mod frames;
 mod inviter;
 mod joiner;
 mod ledger;
+mod renewal;
 mod transcript;
 
 pub use frames::{
@@ -43,6 +48,7 @@ pub use joiner::{Applicant, Enrolled, Joiner, JoinerOutput};
 pub use ledger::{
     ATTEMPTS_MAX, INVITES_MAX, InviteState, IssuedInvite, Ledger, LedgerEffect, LedgerError, Terms,
 };
+pub use renewal::{Registrar, Renewal, Renewed};
 pub use transcript::{Introduction, Nonce, Transcript, Words, commitment};
 
 use std::time::Duration;
@@ -153,6 +159,23 @@ impl Expectation<'_> {
         }
         Ok(Introduced { chain, membership })
     }
+}
+
+fn are_seeds(seeds: &[String]) -> bool {
+    let good = |seed: &String| seed.len() <= INVITE_ADDRESS_BYTES_MAX && !seed.chars().any(char::is_control);
+    seeds.len() <= SEEDS_MAX && seeds.iter().all(good)
+}
+
+/// An error and its causes in one line.
+fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 fn is_node_name(name: &str) -> bool {

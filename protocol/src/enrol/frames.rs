@@ -15,8 +15,9 @@ use super::transcript::{Introduction, Nonce};
 /// The name of the protocol.
 pub const ENROL_PROTOCOL: &str = "/comity/enrol/1";
 
-/// Most bytes of a frame from somebody who has not proved a token yet. A stranger gets no more of our memory.
-pub const STRANGER_FRAME_MAX: usize = 1024;
+/// Most bytes of a frame from somebody who has not proved a token yet. A stranger gets no more of our memory: a
+/// membership of the largest kind fits, and little else.
+pub const STRANGER_FRAME_MAX: usize = 2560;
 
 /// Most bytes of any frame: a chain of roots, a membership and some seeds.
 pub const ENROL_FRAME_MAX: usize = 80 * 1024;
@@ -54,6 +55,9 @@ pub enum Frame {
     /// Joiner: all of it is verified and stored.
     #[n(7)]
     Done,
+    /// Member: its present membership, to be replaced before it ends. Answered by Grant or Refuse, and nothing follows.
+    #[n(8)]
+    Renew(#[n(0)] ByteVec),
 }
 
 impl Frame {
@@ -81,6 +85,7 @@ impl Frame {
             Self::Grant(_) => "Grant",
             Self::Refuse(_) => "Refuse",
             Self::Done => "Done",
+            Self::Renew(_) => "Renew",
         }
     }
 }
@@ -127,10 +132,14 @@ pub enum Ask {
         /// Its org's chain of roots.
         #[n(1)]
         roots: ByteVec,
+        /// Where the joiner can be dialled, as multiaddrs; none when it does not know.
+        #[n(2)]
+        seeds: Vec<String>,
     },
 }
 
-/// What an inviter grants: to a new member its membership, to another org the inviter's own.
+/// What an inviter grants: to a new member its membership, to another org the inviter's own, to a member that renews
+/// its next one.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Grant {
     /// The joiner's new membership, or when two orgs federate the inviter's.
@@ -190,6 +199,9 @@ pub enum RefusalCode {
     /// The inviter could not do its part.
     #[n(13)]
     Internal,
+    /// The node does not issue memberships for the org: another one does.
+    #[n(14)]
+    NotIssuer,
 }
 
 impl RefusalCode {
@@ -210,6 +222,7 @@ impl RefusalCode {
             Self::Declined => "the inviter's operator declined: did the words differ?",
             Self::Timeout => "the exchange took too long: try again",
             Self::Internal => "the inviter could not complete the exchange: its log says why; try again",
+            Self::NotIssuer => "this node does not issue memberships for the org: ask another one",
         }
     }
 }

@@ -16,7 +16,7 @@ use super::frames::{
 };
 use super::ledger::IssuedInvite;
 use super::transcript::{Introduction, Nonce, Transcript, Words, commitment};
-use super::{CONFIRM_TIMEOUT, EnrolError, Expectation, STEP_TIMEOUT, is_node_name};
+use super::{CONFIRM_TIMEOUT, EnrolError, Expectation, STEP_TIMEOUT, are_seeds, chain_of, is_node_name};
 
 /// The inviting node, as it presents itself.
 #[derive(Clone, Debug)]
@@ -61,6 +61,8 @@ pub enum Guest {
         root: RootHash,
         /// The chain from it, verified.
         roots: RootChain,
+        /// Where that node says that it can be dialled, as multiaddrs; unverified, as any hint is.
+        seeds: Vec<String>,
     },
 }
 
@@ -159,10 +161,11 @@ impl Inviter {
         if matches!(self.state, State::Asking(_)) { ENROL_FRAME_MAX } else { STRANGER_FRAME_MAX }
     }
 
-    /// Whether a frame is expected now. While none is, leave the stream unread: a joiner that sends ahead waits in
-    /// its own buffers.
+    /// Whether a frame, or the end of the stream, is awaited now. While none is, leave the stream unread: a joiner that
+    /// sends ahead waits in its own buffers. While the operator compares words no frame is due, and the end means that
+    /// the joiner's operator said no.
     pub const fn wants_frame(&self) -> bool {
-        matches!(self.state, State::Greeting | State::Proving(..) | State::Asking(_) | State::Granted(_))
+        !matches!(self.state, State::Finding(_) | State::Consuming(_) | State::Fulfilling(_) | State::Over)
     }
 
     /// Takes one frame from the joiner.
@@ -241,6 +244,8 @@ impl Inviter {
         let seeds = self.host.seeds.iter().take(SEEDS_MAX).cloned().collect();
         let roots = self.host.roots.encode().into();
         self.send(&Frame::Grant(Grant { membership: membership.into(), roots, seeds }));
+        // The joiner stores only when its own operator has compared the words too.
+        self.deadline = now.mono + CONFIRM_TIMEOUT;
         self.state = State::Granted(guest);
     }
 
@@ -328,8 +333,8 @@ impl Inviter {
     fn guest(&self, proved: &Proved, ask: Ask, now: Now) -> Result<Guest, Refusal> {
         match (ask, &proved.introduction) {
             (Ask::Member { name, locations }, None) => self.member(&proved.issued, name, locations),
-            (Ask::Federate { membership, roots }, Some(introduction)) => {
-                self.org(introduction, &roots, &membership, now)
+            (Ask::Federate { membership, roots, seeds }, Some(introduction)) => {
+                self.org(introduction, &roots, &membership, seeds, now)
             }
             _ => Err(RefusalCode::Kind.into()),
         }
@@ -353,9 +358,13 @@ impl Inviter {
         introduction: &Introduction,
         roots: &minicbor::bytes::ByteVec,
         membership: &[u8],
+        seeds: Vec<String>,
         now: Now,
     ) -> Result<Guest, Refusal> {
         let Introduction { org, root } = introduction;
+        if !are_seeds(&seeds) {
+            return Err(Refusal::new(RefusalCode::Introduction, "its seeds break the bounds of seeds"));
+        }
         if *org == self.host.org {
             return Err(Refusal::new(RefusalCode::Introduction, "an org does not federate with itself"));
         }
@@ -363,7 +372,7 @@ impl Inviter {
         let introduced = expected
             .verify(roots, membership, now)
             .map_err(|error| Refusal::new(RefusalCode::Introduction, chain_of(&error)))?;
-        Ok(Guest::Org { node: self.joiner, org: org.clone(), root: *root, roots: introduced.chain })
+        Ok(Guest::Org { node: self.joiner, org: org.clone(), root: *root, roots: introduced.chain, seeds })
     }
 
     fn consume(&mut self, invite: InviteId, guest: Guest) {
@@ -395,16 +404,4 @@ impl Inviter {
         self.deadline = now.mono + STEP_TIMEOUT;
         core::mem::replace(&mut self.state, State::Over)
     }
-}
-
-/// An error and its causes in one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -6,13 +6,13 @@ use minicbor::bytes::ByteArray;
 
 use crate::geo::CountrySet;
 use crate::ids::{MeshName, NodeId, OrgName, RootHash};
-use crate::invite::{INVITE_ADDRESS_BYTES_MAX, Invite, InviteKind};
+use crate::invite::{Invite, InviteKind};
 use crate::time::{Mono, Now};
 use crate::trust::{Membership, RootChain, Verified};
 
 use super::frames::{Ask, ENROL_FRAME_MAX, Frame, Grant, Hello, Refusal, SEEDS_MAX};
 use super::transcript::{Introduction, Nonce, Transcript, Words, commitment};
-use super::{CONFIRM_TIMEOUT, EnrolError, Expectation, STEP_TIMEOUT, is_node_name};
+use super::{CONFIRM_TIMEOUT, EnrolError, Expectation, STEP_TIMEOUT, are_seeds, is_node_name};
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub enum Applicant {
         root: RootHash,
         /// The chain from it.
         roots: RootChain,
+        /// Where the node can be dialled, as multiaddrs; of more than [`SEEDS_MAX`] the first are sent.
+        seeds: Vec<String>,
     },
 }
 
@@ -226,9 +228,11 @@ impl Joiner {
             Applicant::Member { name, locations } => {
                 Ask::Member { name: name.clone(), locations: *locations }
             }
-            Applicant::Org { membership, roots, .. } => {
-                Ask::Federate { membership: membership.clone().into(), roots: roots.encode().into() }
-            }
+            Applicant::Org { membership, roots, seeds, .. } => Ask::Federate {
+                membership: membership.clone().into(),
+                roots: roots.encode().into(),
+                seeds: seeds.iter().take(SEEDS_MAX).cloned().collect(),
+            },
         }
     }
 
@@ -254,7 +258,9 @@ impl Joiner {
         {
             return Err(EnrolError::Grant("the membership lacks a place that was asked for"));
         }
-        check_seeds(&grant.seeds)?;
+        if !are_seeds(&grant.seeds) {
+            return Err(EnrolError::Grant("its seeds break the bounds of seeds"));
+        }
         Ok(Enrolled {
             mesh: mesh.clone(),
             org: org.clone(),
@@ -283,14 +289,6 @@ impl Joiner {
     fn send(&mut self, frame: &Frame) {
         self.output.push_back(JoinerOutput::Send(frame.encode()));
     }
-}
-
-fn check_seeds(seeds: &[String]) -> Result<(), EnrolError> {
-    let bad = |seed: &String| seed.len() > INVITE_ADDRESS_BYTES_MAX || seed.chars().any(char::is_control);
-    if seeds.len() > SEEDS_MAX || seeds.iter().any(bad) {
-        return Err(EnrolError::Grant("its seeds break the bounds of seeds"));
-    }
-    Ok(())
 }
 
 fn check_use(invite: &Invite, node: &NodeId, applicant: &Applicant) -> Result<(), EnrolError> {

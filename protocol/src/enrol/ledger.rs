@@ -45,6 +45,9 @@ pub struct Terms {
     /// Until when.
     #[n(5)]
     pub expires: Wall,
+    /// Whether all tools of the other org become visible at once, when two orgs federate.
+    #[n(6)]
+    pub approve_all: bool,
 }
 
 /// Where an invite stands.

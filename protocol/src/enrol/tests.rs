@@ -52,6 +52,7 @@ impl Hosting {
             confirm,
             issued: START,
             expires,
+            approve_all: false,
         };
         self.ledger.issue(terms, token.clone(), START).unwrap();
         let (org, root) = (self.org.name.clone(), self.org.chain.pin().unwrap());
@@ -366,6 +367,28 @@ fn nobody_waits_for_ever() {
 }
 
 #[test]
+fn the_operators_of_both_sides_may_take_their_time() {
+    let mut hosting = Hosting::new();
+    hosting.operator = Some(true);
+    let invite = hosting.invite(InviteKind::Member, true);
+    let mut pair = Pair::new(&mut hosting, invite.clone(), node(7), applicant("DE"));
+    while !pair.steps.contains(&"Grant") {
+        assert!(pair.step_joiner() | pair.step_inviter());
+    }
+    pair.now = at(CONFIRM_TIMEOUT.as_secs() - 1);
+    pair.inviter.handle_timeout(pair.now);
+    let pair = pair.run();
+    assert!(matches!(&pair.welcomed, Some(Ok(welcomed)) if welcomed.acknowledged), "{:?}", pair.welcomed);
+
+    hosting.operator = None;
+    let mut pair = join(&mut hosting, &invite, 7, "DE");
+    assert!(pair.inviter.wants_frame(), "the end of the stream is a no of the other operator");
+    pair.inviter.handle_closed();
+    let pair = pair.run();
+    assert_eq!(pair.welcomed, Some(Err(EnrolError::Closed)));
+}
+
+#[test]
 fn a_lost_farewell_is_not_a_failure() {
     let mut hosting = Hosting::new();
     let invite = hosting.invite(InviteKind::Member, false);
@@ -461,6 +484,7 @@ fn org_applicant(org: &TestOrg, seed: u8) -> Applicant {
         org: org.name.clone(),
         root: org.chain.pin().unwrap(),
         roots: org.chain.clone(),
+        seeds: vec!["/memory/7".into()],
     }
 }
 
@@ -474,7 +498,10 @@ fn two_orgs_federate_and_each_learns_the_others_root() {
     let enrolled = pair.enrolled.unwrap();
     assert_eq!((enrolled.org.as_str(), enrolled.root), ("acme.example", invite.root));
     assert!(enrolled.membership.is_none(), "nobody becomes a member");
-    let Guest::Org { org, root, roots, node: by } = pair.welcomed.unwrap().unwrap().guest else { panic!() };
+    let Guest::Org { org, root, roots, node: by, seeds } = pair.welcomed.unwrap().unwrap().guest else {
+        panic!()
+    };
+    assert_eq!(seeds, ["/memory/7"]);
     assert_eq!((org, Some(root), roots, by), (beta.name, beta.chain.pin(), beta.chain, node(7)));
     assert_eq!(pair.words[0], pair.words[1]);
 }
@@ -504,6 +531,11 @@ fn who_does_not_speak_for_an_org_cannot_federate_it() {
         change(|a, _| {
             if let Applicant::Org { membership, .. } = a {
                 membership.truncate(20)
+            }
+        }),
+        change(|a, _| {
+            if let Applicant::Org { seeds, .. } = a {
+                *seeds = vec!["x".repeat(300)]
             }
         }),
         change(|a, _| {
@@ -548,6 +580,7 @@ fn an_org_does_not_federate_with_itself() {
     let ask = Ask::Federate {
         membership: honest(&hosting.org, node(7), places("DE")).into(),
         roots: hosting.org.chain.encode().into(),
+        seeds: vec![],
     };
     stream.handle_frame(&Frame::Hello(hello).encode(), at(0));
     stream.handle_invite(hosting.ledger.find(&invite.token.id(), &node(7), START).cloned(), at(0));
@@ -585,7 +618,7 @@ fn a_relayed_proof_is_worth_nothing_under_another_key() {
 }
 
 #[test]
-fn a_stranger_costs_a_kilobyte() {
+fn a_stranger_costs_little() {
     let mut stream = Hosting::new().stream(node(7));
     assert_eq!(stream.frame_bytes_max(), STRANGER_FRAME_MAX);
     stream.handle_frame(&[0; STRANGER_FRAME_MAX + 1], at(0));
@@ -655,6 +688,7 @@ mod ledger {
             confirm: false,
             issued: START,
             expires: START + Duration::from_secs(seconds),
+            approve_all: false,
         }
     }
 

@@ -9,8 +9,19 @@ pub trait Key: Sized {
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
-/// Node ids, token hashes.
+/// Node ids.
 impl Key for [u8; 32] {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.to_vec()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok()
+    }
+}
+
+/// Ids of invites.
+impl Key for [u8; 16] {
     fn to_bytes(&self) -> Vec<u8> {
         self.to_vec()
     }

@@ -16,7 +16,7 @@ mod sequences;
 
 pub use adverts::Advert;
 pub use approvals::{Approval, ApprovalKey};
-pub use invites::{Invite, InviteKind, RedeemError};
+pub use invites::{Invite, InviteId};
 pub use issued::Issued;
 pub use meta::Meta;
 pub use own::Own;
