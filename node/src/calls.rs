@@ -161,11 +161,28 @@ impl Gateway for CallGateway {
         };
         let (exchange, peer) = exchange();
         let calls = self.0.clone();
+        let counted = InFlight::begin(&self.0.parts.metrics);
         self.0.tasks.spawn(async move {
-            let _permit = permit;
+            let (_permit, _counted) = (permit, counted);
             outgoing::run(&calls, request, peer).await;
         });
         exchange
+    }
+}
+
+/// One call in the gauge of calls in flight, for as long as it lives.
+struct InFlight(Metrics);
+
+impl InFlight {
+    fn begin(metrics: &Metrics) -> Self {
+        metrics.calls_in_flight.inc();
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.calls_in_flight.dec();
     }
 }
 

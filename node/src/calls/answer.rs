@@ -49,8 +49,7 @@ fn reason(reason: PeerReason) -> DenialReason {
 
 /// Why every candidate that was tried did not take the call.
 pub(super) fn exhausted(attempts: &[FailedAttempt], budget_spent: bool) -> Failure {
-    let refused = |attempt: &&FailedAttempt| matches!(attempt.cause, AttemptFailure::Refused(_));
-    if !attempts.is_empty() && attempts.iter().all(|attempt| refused(&attempt)) {
+    if !attempts.is_empty() && attempts.iter().all(refused_by_law) {
         return Failure::Denied { reasons: attempts.iter().flat_map(refusal_reasons).collect() };
     }
     let tried: Vec<_> = attempts
@@ -59,6 +58,17 @@ pub(super) fn exhausted(attempts: &[FailedAttempt], budget_spent: bool) -> Failu
         .collect();
     let budget = if budget_spent { "; the retry budget is spent" } else { "" };
     Failure::Unreachable { detail: format!("{}{budget}", tried.join("; ")) }
+}
+
+/// Whether an executor refused because it may not run the call, rather than because it cannot now: its server is away, it
+/// has no room, its contract has just changed.
+fn refused_by_law(attempt: &FailedAttempt) -> bool {
+    const NOT_NOW: [&str; 5] =
+        ["unknown_capability", "contract_mismatch", "overloaded", "stale_call", "deadline_passed"];
+    match &attempt.cause {
+        AttemptFailure::Refused(refusal) => !NOT_NOW.contains(&refusal.code.as_str()),
+        _ => false,
+    }
 }
 
 fn refusal_reasons(attempt: &FailedAttempt) -> Vec<DenialReason> {

@@ -18,7 +18,7 @@ use tracing::{Instrument, Span, debug, info, info_span};
 use super::answer::{raw, to_execution_failure};
 use super::outgoing::{hex, with_tool_name};
 use super::stream::{FrameReader, FrameWriter, StreamError, split};
-use super::{Calls, failed};
+use super::{Calls, InFlight, failed};
 use crate::config::servers::Share;
 use crate::exchange::{Exchange, Failure, Incoming, Outcome, Outgoing};
 use crate::mesh::IncomingCall;
@@ -33,7 +33,12 @@ impl Calls {
         let permit = self.incoming.clone().try_acquire_owned().ok();
         let span = info_span!("serve", peer = %incoming.peer, org = %incoming.org, call_id = tracing::field::Empty,
             capability = tracing::field::Empty, principal = tracing::field::Empty, trace_id = tracing::field::Empty);
-        self.tasks.spawn(async move { serve(&calls, incoming, permit).await }.instrument(span));
+        let counted = InFlight::begin(&self.parts.metrics);
+        let serving = async move {
+            let _counted = counted;
+            serve(&calls, incoming, permit).await;
+        };
+        self.tasks.spawn(serving.instrument(span));
     }
 
     /// What this node offers under `capability` to others now.

@@ -1,6 +1,6 @@
 //! The tasks that follow what changes while a node runs: its configuration, its membership, peers' calls.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,9 +126,9 @@ impl Shared {
 
     fn set_gauges(&self) {
         let snapshot = self.mesh.snapshot();
-        self.metrics.peers.set(i64::try_from(snapshot.linked().count()).unwrap_or(i64::MAX));
+        let peers: BTreeSet<_> = snapshot.linked().map(|peer| peer.node).collect();
+        self.metrics.peers.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
         self.metrics.directory_size.set(i64::try_from(snapshot.nodes.len()).unwrap_or(i64::MAX));
-        self.metrics.calls_in_flight.set(i64::try_from(self.calls.in_flight()).unwrap_or(i64::MAX));
         for (name, view) in self.upstreams.snapshot().iter() {
             self.metrics.upstream(name.as_str(), Some(server_state(view.state)));
         }
