@@ -22,6 +22,7 @@ pub struct Node {
     /// Its identity.
     pub id: String,
     process: Option<Background>,
+    log_level: &'static str,
     mcp_url: String,
     admin_url: String,
     dir: TempDir,
@@ -41,6 +42,7 @@ impl Node {
             name: settings.name.clone(),
             id: made["node"].as_str().expect("init prints the node's id").to_owned(),
             process: None,
+            log_level: "debug",
             mcp_url: String::new(),
             admin_url: String::new(),
             dir,
@@ -101,6 +103,11 @@ impl Node {
         });
     }
 
+    /// What it logs from its next start on; without this, all that tests look for.
+    pub fn log_level(&mut self, level: &'static str) {
+        self.log_level = level;
+    }
+
     /// Starts it and waits until it answers.
     pub fn start(&mut self) {
         self.spawn(&[]);
@@ -110,7 +117,7 @@ impl Node {
     /// Starts `comity up` and does not wait.
     pub fn spawn(&mut self, arguments: &[&str]) {
         assert!(self.process.is_none(), "{} runs already", self.name);
-        let mut command = self.command(&["up", "--log-format", "json", "--log-level", "debug"]);
+        let mut command = self.command(&["up", "--log-format", "json", "--log-level", self.log_level]);
         self.process = Some(Background::start(&self.name, command.args(arguments)));
     }
 
@@ -158,18 +165,19 @@ impl Node {
 
     /// Keeps the ports that it has for its next start, so that others find it where it was.
     pub fn keep_addresses(&self) {
-        let status = self.status();
-        let port = |part: &str| -> String {
-            let addresses = status["addresses"].as_array().expect("addresses");
-            let address = addresses.iter().filter_map(Value::as_str).find(|address| address.contains(part));
-            let address = address.unwrap_or_else(|| panic!("no {part} address in {addresses:?}"));
-            let rest = &address[address.find(part).expect("it was found") + part.len()..];
-            rest.split('/').next().unwrap_or_default().to_owned()
-        };
-        let (udp, tcp) = (port("/udp/"), port("/tcp/"));
+        let (udp, tcp) = (self.port("/udp/"), self.port("/tcp/"));
         self.edit_config(|text| {
             text.replace("/udp/0/", &format!("/udp/{udp}/")).replace("/tcp/0\"", &format!("/tcp/{tcp}\""))
         });
+    }
+
+    /// The port that it listens on, once it does: a node answers before the mesh has told it where.
+    fn port(&self, part: &str) -> String {
+        wait::until(&format!("{} listens on {part}", self.name), || {
+            let addresses = self.addresses();
+            let port = addresses.iter().find_map(|address| address.split_once(part)?.1.split('/').next());
+            port.map(str::to_owned).ok_or(addresses.clone())
+        })
     }
 
     /// What `comity status` tells.
