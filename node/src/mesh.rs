@@ -145,7 +145,8 @@ pub async fn start_over(
     let mut addresses = OwnAddresses::new(setup.external);
     listen(&mut swarm, setup.listen, &mut addresses).await?;
     let now = setup.clock.now();
-    let mesh = Mesh::new(setup.identity, setup.anchors, setup.seeds, setup.restored, setup.seed, now);
+    let mut mesh = Mesh::new(setup.identity, setup.anchors, setup.seeds, setup.restored, setup.seed, now);
+    mesh.set_neighbours(setup.bounds.neighbours, now);
     let (handle, commands) = MeshHandle::new(mesh.node(), handle::Shared::new());
     let task = driver::spawn(driver::Parts {
         swarm,

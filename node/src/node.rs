@@ -380,7 +380,11 @@ async fn start_mesh(
         restored: keeping.mesh.restore()?,
         listen: config.mesh.listen.iter().map(|address| address.as_multiaddr().clone()).collect(),
         external: config.mesh.external_addresses.clone(),
-        bounds: Bounds { connections_max: config.mesh.connections_max, ..Bounds::default() },
+        bounds: Bounds {
+            connections_max: config.mesh.connections_max,
+            neighbours: config.mesh.neighbours as usize,
+            ..Bounds::default()
+        },
         persister: keeping.mesh.clone(),
         metrics: metrics.clone(),
         clock,

@@ -481,6 +481,12 @@ impl Mesh {
         self.act(now);
     }
 
+    /// Looks for `target` neighbours from now on.
+    pub fn set_neighbours(&mut self, target: usize, now: Now) {
+        self.overlay.set_target(target);
+        self.act(now);
+    }
+
     /// Adds a seed.
     pub fn add_seed(&mut self, seed: Seed, now: Now) {
         self.overlay.add_seed(seed);

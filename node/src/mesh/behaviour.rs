@@ -60,13 +60,19 @@ pub(super) struct MeshBehaviour {
 pub struct Bounds {
     /// Most connections at once, in and out.
     pub connections_max: u32,
+    /// Neighbours that it looks for.
+    pub neighbours: usize,
     /// No new connection is taken while the process uses more memory than this.
     pub memory_bytes_max: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { connections_max: 512, memory_bytes_max: 2 * 1024 * 1024 * 1024 }
+        Self {
+            connections_max: 512,
+            neighbours: comity_protocol::mesh::overlay::NEIGHBOURS_TARGET,
+            memory_bytes_max: 2 * 1024 * 1024 * 1024,
+        }
     }
 }
 

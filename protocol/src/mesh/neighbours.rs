@@ -6,7 +6,7 @@ use crate::ids::{NodeId, OrgName, RootHash};
 use crate::time::Now;
 
 use super::link::Link;
-use super::overlay::{NEIGHBOURS_MAX, View};
+use super::overlay::View;
 use super::wire::{INTERESTS_MAX, LinkMessage, Want, Welcome};
 use super::{ConnectionId, Effect, Mesh};
 
@@ -60,7 +60,7 @@ impl Mesh {
     fn answer_want(&mut self, connection: ConnectionId, peer: NodeId, theirs: Want, now: Now) {
         let ours = self.overlay.want(theirs, self.neighbours_except(peer));
         self.change_want(connection, ours, now);
-        if theirs == Want::Lonely && self.neighbours().len() > NEIGHBOURS_MAX {
+        if theirs == Want::Lonely && self.neighbours().len() > self.overlay.neighbours_max() {
             self.evict_other_than(peer, now);
         }
     }

@@ -16,11 +16,9 @@ use super::DialTarget;
 use super::directory::Directory;
 use super::wire::Want;
 
-/// How many neighbours a node looks for.
+/// How many neighbours a node looks for, unless its operator says otherwise. It takes twice as many when asked; beyond
+/// them only a lonely node is let in, in another's place.
 pub const NEIGHBOURS_TARGET: usize = 8;
-
-/// How many it takes when asked; beyond them only a lonely node is let in, in another's place.
-pub const NEIGHBOURS_MAX: usize = 16;
 
 /// Most dials under way at once.
 pub const DIALS_MAX: usize = 8;
@@ -93,6 +91,7 @@ pub struct Overlay {
     seed_nodes: BTreeMap<String, NodeId>,
     attempts: BTreeMap<Key, Attempt>,
     next_probe: Mono,
+    target: usize,
     rng: Rng,
 }
 
@@ -101,7 +100,18 @@ impl Overlay {
     pub fn new(seeds: Vec<Seed>, seed: u64, now: Mono) -> Self {
         let mut rng = Rng::new(seed);
         let next_probe = now + rng.jitter(PROBE_INTERVAL / 2);
-        Self { seeds, seed_nodes: BTreeMap::new(), attempts: BTreeMap::new(), next_probe, rng }
+        let (seed_nodes, attempts) = (BTreeMap::new(), BTreeMap::new());
+        Self { seeds, seed_nodes, attempts, next_probe, target: NEIGHBOURS_TARGET, rng }
+    }
+
+    /// Looks for `target` neighbours from now on; at least for one.
+    pub fn set_target(&mut self, target: usize) {
+        self.target = target.max(1);
+    }
+
+    /// How many neighbours are taken when asked.
+    pub const fn neighbours_max(&self) -> usize {
+        self.target * 2
     }
 
     /// Adds a seed, as a join brings one.
@@ -116,9 +126,9 @@ impl Overlay {
         self.fail_overdue(now);
         let mut room = DIALS_MAX.saturating_sub(self.dialling());
         let mut targets = Vec::new();
-        if view.neighbours < NEIGHBOURS_TARGET {
+        if view.neighbours < self.target {
             targets.extend(self.due_seeds(view, now));
-            targets.extend(self.random_known(view, now, NEIGHBOURS_TARGET - view.neighbours));
+            targets.extend(self.random_known(view, now, self.target - view.neighbours));
         }
         if now >= self.next_probe {
             self.next_probe = now + self.rng.jitter(PROBE_INTERVAL);
@@ -244,8 +254,8 @@ impl Overlay {
         match theirs {
             _ if others == 0 => Want::Lonely,
             Want::Lonely => Want::Yes,
-            Want::Yes if others < NEIGHBOURS_MAX => Want::Yes,
-            Want::No if others < NEIGHBOURS_TARGET => Want::Yes,
+            Want::Yes if others < self.neighbours_max() => Want::Yes,
+            Want::No if others < self.target => Want::Yes,
             Want::Yes | Want::No => Want::No,
         }
     }
@@ -339,10 +349,11 @@ mod tests {
     #[test]
     fn the_lonely_are_let_in_and_the_merely_curious_are_not() {
         let overlay = Overlay::new(vec![], 1, at(0));
+        let full = overlay.neighbours_max();
         for (theirs, others, ours) in [
-            (Want::Lonely, NEIGHBOURS_MAX, Want::Yes),
-            (Want::Yes, NEIGHBOURS_MAX, Want::No),
-            (Want::Yes, NEIGHBOURS_MAX - 1, Want::Yes),
+            (Want::Lonely, full, Want::Yes),
+            (Want::Yes, full, Want::No),
+            (Want::Yes, full - 1, Want::Yes),
             (Want::No, NEIGHBOURS_TARGET, Want::No),
             (Want::No, NEIGHBOURS_TARGET - 1, Want::Yes),
             (Want::No, 0, Want::Lonely),
