@@ -65,6 +65,11 @@ impl DataDir {
             .ok_or(DataDirError::Unknown)
     }
 
+    /// The directory at `path`. Nothing is created.
+    pub fn at(path: PathBuf) -> Self {
+        DataDir(path)
+    }
+
     /// Makes the directory, with its parents, for its owner alone. One that exists must be its owner's alone already.
     pub fn create(&self) -> Result<(), DataDirError> {
         let made = DirBuilder::new().recursive(true).mode(MODE_DIR).create(&self.0);

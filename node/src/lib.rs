@@ -6,6 +6,7 @@
 //!   sides meet.
 //! - [`calls`] decides and runs calls, here and over the mesh. [`world`] is what they decide from.
 //! - [`upstream`] fronts MCP servers. [`mesh`] is libp2p. [`keeping`] is what must survive.
+//! - [`demo`] shows a small federation at work.
 //! - [`cli`], [`control`] and [`admin`] are for people; [`config`], [`identity`] and [`org`] are the files they keep.
 
 pub mod admin;
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod exchange;
 pub mod face;
 pub mod files;

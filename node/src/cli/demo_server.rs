@@ -1,28 +1,22 @@
 //! `comity demo-server`: the MCP server that the demo's nodes front.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::context::Context;
 use super::exit::{CliError, Exit};
+use crate::demo::server::{ToolSet, serve};
 
 /// What `comity demo-server` takes.
 #[derive(Debug, Args)]
 pub struct DemoServerArgs {
     /// Which set of tools it serves
     #[arg(value_enum)]
-    pub tools: DemoTools,
+    pub tools: ToolSet,
 }
 
-/// A set of demo tools.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DemoTools {
-    /// Time zones.
-    Time,
-    /// Text.
-    Text,
-    /// Units of measurement.
-    Units,
-}
-
-pub(super) fn run(_: DemoServerArgs) -> Result<Exit, CliError> {
-    Err(CliError::new(Exit::Failed, "this build does not contain the demo yet"))
+pub(super) fn run(args: &DemoServerArgs, context: &Context) -> Result<Exit, CliError> {
+    context.block_on(async {
+        serve(args.tools).await.map_err(|error| CliError::of(Exit::Failed, &error))?;
+        Ok(Exit::Done)
+    })
 }

@@ -166,7 +166,7 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
 fn execute(command: Command, context: &Context) -> Result<Exit, CliError> {
     match command {
         Command::Demo(args) => demo::run(args, context),
-        Command::DemoServer(args) => demo_server::run(args),
+        Command::DemoServer(args) => demo_server::run(&args, context),
         Command::Init(args) => init::run(&args, context),
         Command::Invite(args) => invite::run(args, context),
         Command::Join(args) => join::run(args, context),

@@ -39,6 +39,9 @@ pub struct StatusReport {
     pub peers_connected: usize,
     /// Adverts in the directory.
     pub directory_size: usize,
+    /// The digest of the directory, in hexadecimal: two nodes with the same pins that show the same know the same.
+    #[serde(default)]
+    pub directory_digest: Option<String>,
     /// Tools that clients see.
     pub tools: usize,
     /// Tools that wait for an approval.

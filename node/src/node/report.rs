@@ -47,6 +47,7 @@ impl Shared {
                 .collect::<std::collections::BTreeSet<_>>()
                 .len(),
             directory_size: snapshot.nodes.len(),
+            directory_digest: member.map(|_| format!("{:016x}", snapshot.digest)),
             tools: world.catalogue.entries().len(),
             tools_pending: pending,
             servers: self.servers(),

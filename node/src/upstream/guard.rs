@@ -30,7 +30,7 @@ for g in $groups; do kill -s KILL -- "-$g" 2>/dev/null; done"#;
 /// The node's end of the watchdog. The shell starts with the first group that it is told of, so a
 /// node without child processes has none. Dropping it ends what is left of the groups.
 #[derive(Debug, Default)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     state: Mutex<State>,
 }
 
@@ -48,14 +48,14 @@ struct Shell {
 
 impl Guard {
     /// Has the process group ended when the node is gone.
-    pub(super) fn watch(&self, group: i32) {
+    pub(crate) fn watch(&self, group: i32) {
         let mut state = self.lock();
         state.groups.insert(group);
         state.tell(&format!("add {group}\n"));
     }
 
     /// Forgets a group that has ended: its number may belong to others soon.
-    pub(super) fn release(&self, group: i32) {
+    pub(crate) fn release(&self, group: i32) {
         let mut state = self.lock();
         if state.groups.remove(&group) {
             state.tell(&format!("del {group}\n"));

@@ -33,6 +33,7 @@ mod table;
 pub mod view;
 
 pub use self::config::{EraChoice, UpstreamConfig};
+pub(crate) use self::guard::Guard;
 pub use self::list::{Offerings, Tool};
 pub use self::meta::VerifiedCaller;
 pub use self::profile::{Era, ServerProfile};
