@@ -108,7 +108,8 @@ async fn play(stage: &mut Stage, teller: Teller) -> Ending {
     for (at, step) in STEPS.iter().enumerate() {
         teller.step_begins(at, step);
         let began = Instant::now();
-        let told = timeout(STEP_DEADLINE, (step.run)(stage)).await.unwrap_or(Err(Fault::TooSlow(STEP_DEADLINE)));
+        let told =
+            timeout(STEP_DEADLINE, (step.run)(stage)).await.unwrap_or(Err(Fault::TooSlow(STEP_DEADLINE)));
         match told {
             Ok(told) => teller.step_held(step, told, began.elapsed()),
             Err(fault) => {

@@ -34,7 +34,9 @@ impl From<DemoError> for CliError {
     fn from(error: DemoError) -> Self {
         match error {
             DemoError::Exists(_) => CliError::of(Exit::Usage, &error).next("name an empty directory"),
-            DemoError::Place(_) => CliError::of(Exit::Usage, &error).next("name a directory that you may write to"),
+            DemoError::Place(_) => {
+                CliError::of(Exit::Usage, &error).next("name a directory that you may write to")
+            }
             _ => CliError::of(Exit::Failed, &error),
         }
     }

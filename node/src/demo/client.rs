@@ -32,16 +32,10 @@ pub(super) enum McpError {
     TooLarge,
     /// What came is not the answer to what was asked.
     #[error("the node did not answer {method} in MCP (HTTP {status})")]
-    NotMcp {
-        method: &'static str,
-        status: u16,
-    },
+    NotMcp { method: &'static str, status: u16 },
     /// The answer is an error.
     #[error("{method} was answered with the error {}: {}", error.code, error.message)]
-    Rpc {
-        method: &'static str,
-        error: RpcFault,
-    },
+    Rpc { method: &'static str, error: RpcFault },
 }
 
 /// A JSON-RPC error.
@@ -97,7 +91,8 @@ pub(super) struct McpClient {
 impl McpClient {
     /// A client of the endpoint at `url`.
     pub(super) fn new(url: String) -> Result<Self, McpError> {
-        let http = reqwest::Client::builder().no_proxy().tcp_nodelay(true).timeout(ANSWER_DEADLINE).build()?;
+        let http =
+            reqwest::Client::builder().no_proxy().tcp_nodelay(true).timeout(ANSWER_DEADLINE).build()?;
         Ok(Self { http, url, next_id: AtomicU64::new(1) })
     }
 

@@ -43,17 +43,10 @@ const NOT_INHERITED: [&str; 3] = ["COMITY_DATA_DIR", "COMITY_CONFIG", "COMITY_LO
 pub(super) enum NodeError {
     /// The program cannot be run.
     #[error("cannot run comity {command}")]
-    Spawn {
-        command: String,
-        source: io::Error,
-    },
+    Spawn { command: String, source: io::Error },
     /// A command failed.
     #[error("comity {command} ended with {status}: {said}")]
-    Command {
-        command: String,
-        status: ExitStatus,
-        said: String,
-    },
+    Command { command: String, status: ExitStatus, said: String },
     /// A command or a node took too long.
     #[error("{0} took more than {ANSWER_DEADLINE:?}")]
     TooSlow(String),
@@ -128,7 +121,8 @@ impl DemoNode {
 
     /// Runs `comity ARGUMENTS --json` for this node and returns what it printed.
     pub(super) async fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Value, NodeError> {
-        let command = arguments.iter().map(|part| part.as_ref().to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let command =
+            arguments.iter().map(|part| part.as_ref().to_string_lossy()).collect::<Vec<_>>().join(" ");
         let running = self.command().arg("--json").args(arguments).stdin(Stdio::null()).output();
         let output = match timeout(ANSWER_DEADLINE, running).await {
             Ok(Ok(output)) => output,
@@ -163,7 +157,8 @@ impl DemoNode {
             config["admin"]["listen"] = value("127.0.0.1:0");
         })?;
         let created = self.run(&["org", "create", org]).await?;
-        self.root = created["root"].as_str().ok_or_else(|| NodeError::Output("org create".into()))?.to_owned();
+        self.root =
+            created["root"].as_str().ok_or_else(|| NodeError::Output("org create".into()))?.to_owned();
         for set in servers {
             let program = self.program.as_os_str();
             let head = ["servers", "add", set.name(), "--share", "federation", "--"].map(OsStr::new);

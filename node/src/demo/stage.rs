@@ -117,7 +117,8 @@ impl Stage {
         let others = self.nodes.len() - 1;
         let deadline = Instant::now() + WAIT_MAX;
         loop {
-            let looked = join_all(self.nodes.iter_mut().map(|node| async { node.look().await.map(drop) })).await;
+            let looked =
+                join_all(self.nodes.iter_mut().map(|node| async { node.look().await.map(drop) })).await;
             for (at, looked) in looked.into_iter().enumerate() {
                 looked.map_err(|error| Fault::Node { at, error })?;
             }

@@ -55,7 +55,8 @@ impl Teller {
             logs.iter().map(|(name, lines)| ((*name).to_owned(), json!(lines))).collect();
         let line = Line { step: step.name, ok: false, detail: json!({ "error": error, "log": shown }) };
         self.out.result(&line, |_| {
-            let logs = logs.iter().map(|(name, lines)| format!("\nThe end of {name}'s log:\n{}", lines.join("\n")));
+            let logs =
+                logs.iter().map(|(name, lines)| format!("\nThe end of {name}'s log:\n{}", lines.join("\n")));
             clean_but_styled(&error, &logs.collect::<String>())
         });
     }

@@ -154,7 +154,10 @@ mod tests {
             times,
             ["2026-11-20T17:30:00-05:00", "2026-11-21T04:00:00+05:30", "2026-11-20T22:30:00+00:00"]
         );
-        assert_eq!((&winter["from"]["abbreviation"], &winter["to"][1]["weekday"]), (&json!("CET"), &json!("Saturday")));
+        assert_eq!(
+            (&winter["from"]["abbreviation"], &winter["to"][1]["weekday"]),
+            (&json!("CET"), &json!("Saturday"))
+        );
         let summer = json!({ "time": "2026-07-01T12:00", "from": "Europe/Berlin", "to": ["UTC"] });
         let summer = run("convert_time", summer).unwrap();
         assert_eq!(summer["to"][0]["time"], "2026-07-01T10:00:00+00:00");

@@ -38,7 +38,8 @@ impl DemoTool {
             .with_raw_output_schema(schema_for_output::<O>())
             .with_annotations(annotations);
         let run = move |arguments| {
-            let input = serde_json::from_value(Value::Object(arguments)).map_err(|error| error.to_string())?;
+            let input =
+                serde_json::from_value(Value::Object(arguments)).map_err(|error| error.to_string())?;
             serde_json::to_value(run(input)?).map_err(|error| error.to_string())
         };
         Self { descriptor, run: Box::new(run) }

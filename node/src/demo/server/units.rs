@@ -85,7 +85,13 @@ const UNITS: &[Unit] = &[
     unit(Kind::Mass, "st", &["stone"], 6.350_293_18),
     unit(Kind::Temperature, "K", &["kelvin"], 1.0),
     Unit { kind: Kind::Temperature, symbol: "°C", names: &["c", "celsius"], factor: 1.0, offset: 273.15 },
-    Unit { kind: Kind::Temperature, symbol: "°F", names: &["f", "fahrenheit"], factor: 5.0 / 9.0, offset: 459.67 },
+    Unit {
+        kind: Kind::Temperature,
+        symbol: "°F",
+        names: &["f", "fahrenheit"],
+        factor: 5.0 / 9.0,
+        offset: 459.67,
+    },
     unit(Kind::Volume, "l", &["litre", "liter"], 1.0),
     unit(Kind::Volume, "ml", &["millilitre", "milliliter"], 0.001),
     unit(Kind::Volume, "m³", &["m3", "cubic metre", "cubic meter"], 1000.0),
@@ -169,7 +175,8 @@ fn find(name: &str) -> Result<&'static Unit, String> {
     let name = name.trim();
     let singular = singular(&name.to_lowercase());
     let is_symbol = |unit: &&Unit| unit.symbol == name;
-    let is_named = |unit: &&Unit| unit.names.iter().any(|known| *known == singular || *known == name.to_lowercase());
+    let is_named =
+        |unit: &&Unit| unit.names.iter().any(|known| *known == singular || *known == name.to_lowercase());
     let is_like = |unit: &&Unit| unit.symbol.to_lowercase() == name.to_lowercase();
     let found = UNITS.iter().find(is_symbol).or_else(|| UNITS.iter().find(is_named));
     found.or_else(|| UNITS.iter().find(is_like)).ok_or_else(|| unknown(name))
@@ -183,7 +190,10 @@ fn singular(name: &str) -> String {
 }
 
 fn unknown(name: &str) -> String {
-    let near = crate::config::fault::nearest(&name.to_lowercase(), UNITS.iter().flat_map(|unit| unit.names).copied());
+    let near = crate::config::fault::nearest(
+        &name.to_lowercase(),
+        UNITS.iter().flat_map(|unit| unit.names).copied(),
+    );
     match near {
         Some(near) => format!("there is no unit {name:?}: did you mean {near}?"),
         None => format!("there is no unit {name:?}: list_units names those that there are"),
@@ -235,7 +245,8 @@ mod tests {
     }
 
     fn converted(value: f64, from: &str, to: &str) -> Result<Value, String> {
-        run("convert_units", json!({ "value": value, "from": from, "to": to })).map(|result| result["value"].clone())
+        run("convert_units", json!({ "value": value, "from": from, "to": to }))
+            .map(|result| result["value"].clone())
     }
 
     #[test]
@@ -250,7 +261,7 @@ mod tests {
             (100.0, "kilometres per hour", "mph", 62.137_119_223_7),
             (1.0, "ha", "acre", 2.471_053_814_67),
             (90.0, "minutes", "h", 1.5),
-            (1.0, "GiB", "MB", 1073.741_824),
+            (1.0, "GiB", "MB", 1_073.741_824),
             (6.0, "feet", "inches", 72.0),
         ] {
             assert_eq!(converted(value, from, to), Ok(json!(expected)), "{value} {from} to {to}");
@@ -276,7 +287,9 @@ mod tests {
 
     #[test]
     fn a_mistake_is_named() {
-        assert!(converted(1.0, "kg", "km").unwrap_err().contains("kg is a unit of mass, km is a unit of length"));
+        assert!(
+            converted(1.0, "kg", "km").unwrap_err().contains("kg is a unit of mass, km is a unit of length")
+        );
         assert!(converted(1.0, "kilometer", "mille").unwrap_err().contains("did you mean mile"));
         assert!(converted(1.0, "xyzzy", "m").unwrap_err().contains("list_units"));
         assert!(converted(-300.0, "°C", "K").unwrap_err().contains("absolute zero"));

@@ -32,8 +32,11 @@ async fn run(stage: &mut Stage) -> Result<Told, Fault> {
     })?;
     let ran = Ran::of(&result)?;
     let role = &CAST[EXECUTOR];
-    let as_expected = stage.index_of(&ran.node) == Some(EXECUTOR) && ran.org == role.org && ran.locations == [role.country];
-    ensure(as_expected, || Fault::new(format!("it ran at {} of {} in {:?}", ran.node, ran.org, ran.locations)))?;
+    let as_expected =
+        stage.index_of(&ran.node) == Some(EXECUTOR) && ran.org == role.org && ran.locations == [role.country];
+    ensure(as_expected, || {
+        Fault::new(format!("it ran at {} of {} in {:?}", ran.node, ran.org, ran.locations))
+    })?;
     let times = answer["to"].as_array().into_iter().flatten().map(|moment| {
         let [zone, time] = ["zone", "time"].map(|key| moment[key].as_str().unwrap_or_default());
         format!("  {time}  {zone}")

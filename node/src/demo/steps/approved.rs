@@ -28,7 +28,9 @@ async fn run(stage: &mut Stage) -> Result<Told, Fault> {
     arrived(stage, stranger.org, ToolState::Approved).await?;
     let after = names(stage).await?;
     let missing = hidden.iter().find(|name| !after.contains(name));
-    ensure(missing.is_none(), || Fault::at(HOME, format!("no client sees {missing:?} though it is approved")))?;
+    ensure(missing.is_none(), || {
+        Fault::at(HOME, format!("no client sees {missing:?} though it is approved"))
+    })?;
     let rows = waiting.iter().map(|tool| {
         let path = format!("{}/{}/{}", tool.org, tool.server, tool.tool);
         [path, shorten(tool.description.as_deref().unwrap_or_default(), 56)]

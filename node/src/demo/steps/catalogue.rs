@@ -34,14 +34,17 @@ async fn run(stage: &mut Stage) -> Result<Told, Fault> {
         "{server} at {url}, MCP {REVISION}\n{}",
         table(&["TOOL", "SITES", "TITLE", "WHAT IT DOES"], rows, "")
     );
-    let tools: Vec<_> =
-        listed.iter().map(|tool| json!({ "name": tool.name, "title": tool.title, "sites": count(tool) })).collect();
+    let tools: Vec<_> = listed
+        .iter()
+        .map(|tool| json!({ "name": tool.name, "title": tool.title, "sites": count(tool) }))
+        .collect();
     Ok(Told { text, detail: json!({ "url": url, "server": server, "revision": REVISION, "tools": tools }) })
 }
 
 /// Every tool that somebody serves, once.
 fn expected() -> Vec<String> {
-    let mut names: Vec<_> = CAST.iter().flat_map(|role| role.own.tool_names()).chain(COMMON.tool_names()).collect();
+    let mut names: Vec<_> =
+        CAST.iter().flat_map(|role| role.own.tool_names()).chain(COMMON.tool_names()).collect();
     names.sort();
     names
 }

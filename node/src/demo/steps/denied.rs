@@ -44,7 +44,8 @@ async fn run(stage: &mut Stage) -> Result<Told, Fault> {
         ensure(of(name) == expected, || Fault::new(format!("{name} was ruled out by {:?}", of(name))))?;
     }
     let rows = reasons.iter().map(|reason| [who(stage, reason), reason.code.clone(), stage.why(reason)]);
-    let text = format!("error {}: {}\n{}", error.code, error.message, table(&["NODE", "RULE", "WHY"], rows, ""));
+    let text =
+        format!("error {}: {}\n{}", error.code, error.message, table(&["NODE", "RULE", "WHY"], rows, ""));
     let detail = json!({
         "tool": TOOL, "constraints": constraints, "code": error.code, "message": error.message, "reasons": reasons
     });

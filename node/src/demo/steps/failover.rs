@@ -43,5 +43,8 @@ async fn run(stage: &mut Stage) -> Result<Told, Fault> {
         lines.push(format!("{}, after {took_ms} ms", told(stage, &ran)));
         calls.push(json!({ "receipt": ran, "took_ms": took_ms as u64 }));
     }
-    Ok(Told { detail: json!({ "killed": CAST[dead].name, "pid": pid, "calls": calls }), text: lines.join("\n") })
+    Ok(Told {
+        detail: json!({ "killed": CAST[dead].name, "pid": pid, "calls": calls }),
+        text: lines.join("\n"),
+    })
 }

@@ -42,7 +42,11 @@ async fn run(stage: &mut Stage) -> Result<Told, Fault> {
 }
 
 /// All believe each other; the client's site wants to see what the stranger offers before its clients do.
-async fn pin_others(at: usize, node: &DemoNode, all: &[DemoNode]) -> Result<(), crate::demo::node::NodeError> {
+async fn pin_others(
+    at: usize,
+    node: &DemoNode,
+    all: &[DemoNode],
+) -> Result<(), crate::demo::node::NodeError> {
     for (other_at, other) in all.iter().enumerate().filter(|(other, _)| *other != at) {
         let approve_all = (at, other_at) != (HOME, STRANGER);
         node.pin(other.role.org, &other.root, approve_all).await?;

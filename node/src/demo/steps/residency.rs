@@ -28,7 +28,8 @@ pub(super) fn constraints() -> Value {
 
 async fn run(stage: &mut Stage) -> Result<Told, Fault> {
     let route = stage.home().route(TOOL, &constraints()).await.map_err(of(HOME))?;
-    let home_is_out = route.rejected.iter().any(|reason| reason.peer.as_deref() == Some(stage.nodes[HOME].id()));
+    let home_is_out =
+        route.rejected.iter().any(|reason| reason.peer.as_deref() == Some(stage.nodes[HOME].id()));
     ensure(home_is_out, || Fault::at(HOME, "the route does not rule the client's own site out"))?;
     let (ran, answer) = call_in_eu(stage).await?;
     stage.ran_in_eu = stage.index_of(&ran.node);

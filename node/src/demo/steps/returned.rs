@@ -40,7 +40,10 @@ async fn run(stage: &mut Stage) -> Result<Told, Fault> {
         told(stage, &ran)
     );
     let digests: Vec<_> = stage.nodes.iter().map(|node| &node.status.directory_digest).collect();
-    Ok(Told { detail: json!({ "returned": CAST[back].name, "directory_digests": digests, "receipt": ran }), text })
+    Ok(Told {
+        detail: json!({ "returned": CAST[back].name, "directory_digests": digests, "receipt": ran }),
+        text,
+    })
 }
 
 /// Waits until the client's node would send a call there: its server must be up, and what it offers known.
