@@ -53,6 +53,39 @@ pub fn decode<'b, T: Decode<'b, ()> + Encode<()>>(bytes: &'b [u8], max: usize) -
     Ok(value)
 }
 
+/// Defines a sorted set that is encoded as an array in ascending order.
+macro_rules! encoded_set {
+    ($(#[$doc:meta])* $name:ident, $item:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $name(pub std::collections::BTreeSet<$item>);
+
+        impl<C> minicbor::Encode<C> for $name {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                ctx: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
+                e.array(self.0.len() as u64)?;
+                self.0.iter().try_for_each(|item| item.encode(e, ctx))
+            }
+        }
+
+        impl<'b, C> minicbor::Decode<'b, C> for $name {
+            fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
+                d.array_iter_with(ctx)?.collect::<Result<_, _>>().map(Self)
+            }
+        }
+
+        impl FromIterator<$item> for $name {
+            fn from_iter<I: IntoIterator<Item = $item>>(items: I) -> Self {
+                Self(items.into_iter().collect())
+            }
+        }
+    };
+}
+pub(crate) use encoded_set;
+
 #[cfg(test)]
 mod tests {
     use super::*;

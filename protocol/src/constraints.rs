@@ -7,9 +7,10 @@ use core::fmt;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+use minicbor::{Decode, Encode};
 use serde_json::Value;
 
+use crate::codec::encoded_set;
 use crate::geo::{CountrySet, resolve_place};
 use crate::ids::OrgName;
 
@@ -272,38 +273,6 @@ impl ConstraintError {
     fn new(key: &str, detail: impl fmt::Display) -> Self {
         Self { key: key.chars().take(64).collect(), detail: detail.to_string() }
     }
-}
-
-/// Defines a sorted set that is encoded as an array in ascending order.
-macro_rules! encoded_set {
-    ($(#[$doc:meta])* $name:ident, $item:ty) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct $name(pub BTreeSet<$item>);
-
-        impl<C> Encode<C> for $name {
-            fn encode<W: encode::Write>(
-                &self,
-                e: &mut Encoder<W>,
-                ctx: &mut C,
-            ) -> Result<(), encode::Error<W::Error>> {
-                e.array(self.0.len() as u64)?;
-                self.0.iter().try_for_each(|item| item.encode(e, ctx))
-            }
-        }
-
-        impl<'b, C> Decode<'b, C> for $name {
-            fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
-                d.array_iter_with(ctx)?.collect::<Result<_, _>>().map(Self)
-            }
-        }
-
-        impl FromIterator<$item> for $name {
-            fn from_iter<I: IntoIterator<Item = $item>>(items: I) -> Self {
-                Self(items.into_iter().collect())
-            }
-        }
-    };
 }
 
 encoded_set!(

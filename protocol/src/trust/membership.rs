@@ -1,10 +1,10 @@
 //! A membership: an org's word that a node key is its own, for some days, with a bound on its claims.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+use minicbor::{Decode, Encode};
 
+use crate::codec::encoded_set;
 use crate::geo::CountrySet;
 use crate::ids::{NodeId, OrgName};
 use crate::time::Wall;
@@ -29,9 +29,11 @@ pub enum Role {
     Client,
 }
 
-/// The roles of a membership.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RoleSet(pub BTreeSet<Role>);
+encoded_set!(
+    /// The roles of a membership.
+    RoleSet,
+    Role
+);
 
 impl RoleSet {
     /// What a node is given unless its org says otherwise: run calls and make them.
@@ -42,23 +44,6 @@ impl RoleSet {
     /// Whether `role` is among them.
     pub fn has(&self, role: Role) -> bool {
         self.0.contains(&role)
-    }
-}
-
-impl<C> Encode<C> for RoleSet {
-    fn encode<W: encode::Write>(
-        &self,
-        e: &mut Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), encode::Error<W::Error>> {
-        e.array(self.0.len() as u64)?;
-        self.0.iter().try_for_each(|role| role.encode(e, ctx))
-    }
-}
-
-impl<'b, C> Decode<'b, C> for RoleSet {
-    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
-        d.array_iter_with(ctx)?.collect::<Result<_, _>>().map(Self)
     }
 }
 
