@@ -275,4 +275,6 @@ fn import_file(
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

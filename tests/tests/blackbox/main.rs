@@ -3,4 +3,5 @@
 //! One program for all of them, so that the fixtures are looked for once. [`comity_tests`] is the harness.
 
 mod commands;
+mod documents;
 mod purity;
