@@ -21,6 +21,11 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 const CONSTRAINTS: &str = "dev.comity/constraints";
 const RECEIPT: &str = "dev.comity/receipt";
 
+/// The JSON-RPC code that says: nobody may run it.
+pub(super) const DENIED: i64 = -32001;
+/// The JSON-RPC code that says: nobody who may run it can be reached.
+pub(super) const UNREACHABLE: i64 = -32002;
+
 /// Why the client was not answered.
 #[derive(Debug, Error)]
 pub(super) enum McpError {

@@ -18,9 +18,9 @@ use crate::exchange::DenialReason;
 use crate::upstream::Guard;
 
 /// How long a state is waited for.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(20);
 /// How often it is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(30);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(30);
 
 /// Where the nodes' data goes.
 pub(super) enum Place {

@@ -6,13 +6,10 @@ use serde_json::json;
 
 use super::residency::TOOL;
 use crate::cli::output::table;
-use crate::demo::client::McpError;
+use crate::demo::client::{DENIED, McpError};
 use crate::demo::stage::Stage;
 use crate::demo::step::{Fault, Step, Told, ensure};
 use crate::exchange::DenialReason;
-
-/// The JSON-RPC code of a denial.
-const DENIED: i64 = -32001;
 
 pub(super) const STEP: Step = Step {
     name: "denied",

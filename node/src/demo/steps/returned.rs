@@ -1,12 +1,15 @@
 //! The dead node comes back, and all know the same again.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::abroad::told;
 use super::residency::call_within;
 use crate::cli::output::table;
-use crate::demo::cast::{CAST, HOME};
-use crate::demo::stage::{Stage, wait_for};
+use crate::demo::cast::CAST;
+use crate::demo::client::{DENIED, McpError, UNREACHABLE};
+use crate::demo::receipt::Ran;
+use crate::demo::stage::{LOOK_INTERVAL, Stage, WAIT_MAX};
 use crate::demo::step::{Fault, Step, Told, ensure, of};
 
 pub(super) const STEP: Step = Step {
@@ -19,14 +22,14 @@ pub(super) const STEP: Step = Step {
 
 async fn run(stage: &mut Stage) -> Result<Told, Fault> {
     let back = stage.ran_in_eu.ok_or_else(|| Fault::new("nobody was killed before"))?;
-    let identity = stage.nodes[back].id().to_owned();
+    let before = stage.nodes[back].status.clone();
     stage.nodes[back].start().await.map_err(of(back))?;
-    ensure(stage.nodes[back].id() == identity, || Fault::at(back, "it came back as somebody else"))?;
+    ensure(stage.nodes[back].id() == before.node, || Fault::at(back, "it came back as somebody else"))?;
+    tells_its_new_address(stage, back, &before.addresses).await?;
     stage.converge().await?;
     let only_there = json!({ "allow_locations": [CAST[back].country] });
-    may_run(stage, back, &only_there).await?;
-    let (ran, _) = call_within(stage, &only_there).await?;
-    ensure(stage.index_of(&ran.node) == Some(back), || Fault::at(back, "it does not run calls again"))?;
+    let ran = runs_calls_again(stage, back, &only_there).await?;
+    stage.converge().await?;
     let rows = stage.nodes.iter().map(|node| {
         let status = &node.status;
         let digest = status.directory_digest.clone().unwrap_or_default();
@@ -46,15 +49,36 @@ async fn run(stage: &mut Stage) -> Result<Told, Fault> {
     })
 }
 
-/// Waits until the client's node would send a call there: its server must be up, and what it offers known.
-async fn may_run(stage: &Stage, at: usize, constraints: &serde_json::Value) -> Result<(), Fault> {
-    let (home, wanted) = (&stage.nodes[HOME], stage.nodes[at].id());
-    wait_for(at, || async {
-        let route = home.route(super::residency::TOOL, constraints).await.map_err(of(HOME))?;
-        Ok(match route.candidates.first() {
-            Some(first) if first.node == wanted => Ok(()),
-            _ => Err(format!("{} is not among those who may run a call", CAST[at].name)),
-        })
-    })
-    .await
+/// Waits until what the node says of itself is from this life of it. Until then all agree already: on what it said before
+/// it died.
+async fn tells_its_new_address(stage: &mut Stage, at: usize, old: &[String]) -> Result<(), Fault> {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let status = stage.nodes[at].look().await.map_err(of(at))?;
+        if !status.addresses.is_empty() && status.addresses != old {
+            return Ok(());
+        }
+        ensure(Instant::now() < deadline, || Fault::at(at, "it does not tell where it is now"))?;
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Has a call made that only the node at `at` may run, again and again until it does: first its servers must be up, and
+/// the client's node must have heard what they offer. Until then there is nobody to run it, and the call is refused.
+async fn runs_calls_again(stage: &mut Stage, at: usize, constraints: &Value) -> Result<Ran, Fault> {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        match call_within(stage, constraints).await {
+            Ok((ran, _)) if stage.index_of(&ran.node) == Some(at) => return Ok(ran),
+            Ok((ran, _)) => {
+                return Err(Fault::at(at, format!("{} ran what it alone may run", stage.name_of(&ran.node))));
+            }
+            Err(Fault::Client(McpError::Rpc { error, .. }))
+                if [DENIED, UNREACHABLE].contains(&error.code) && Instant::now() < deadline =>
+            {
+                sleep(LOOK_INTERVAL).await;
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
 }
