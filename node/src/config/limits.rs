@@ -8,9 +8,9 @@ use super::setting::ByteSize;
 /// The `[limits]` section.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// Calls in flight, from clients and peers together; more are refused as overloaded.
+    /// Calls in flight of clients here, and as many again of peers; more are refused as overloaded.
     pub calls_in_flight_max: u32,
-    /// Largest request or result that is carried.
+    /// Largest message to or from a server here. Between nodes none is larger than 8 MiB, whatever this says.
     pub message_max: ByteSize,
     /// How long a call may take when nobody demands less.
     pub call_timeout: Duration,
@@ -22,7 +22,7 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         LimitsConfig {
             calls_in_flight_max: 1024,
-            message_max: ByteSize::mib(16),
+            message_max: ByteSize::mib(8),
             call_timeout: Duration::from_secs(300),
             shutdown_grace: Duration::from_secs(10),
         }

@@ -53,7 +53,7 @@ pub enum Launch {
         args: Vec<Secret>,
         /// Variables beside the few that every child gets.
         env: BTreeMap<String, Secret>,
-        /// Where it runs; the node's data directory where absent.
+        /// Where it runs; the node's own working directory where absent.
         cwd: Option<PathBuf>,
     },
     /// Streamable HTTP.

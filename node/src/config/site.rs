@@ -8,9 +8,9 @@ use comity_protocol::ids::OrgName;
 use super::section::Section;
 
 /// Labels that one site may carry.
-pub const LABELS_MAX: usize = 32;
+pub const LABELS_MAX: usize = 16;
 /// Longest label, key or value, in bytes.
-pub const LABEL_BYTES_MAX: usize = 128;
+pub const LABEL_BYTES_MAX: usize = 64;
 /// Longest name of a node, in bytes.
 pub const NODE_NAME_BYTES_MAX: usize = 64;
 

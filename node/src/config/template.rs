@@ -137,7 +137,7 @@ const TAIL: &str = r#"# labels = { region = "eu-central" }
 
 [limits]
 # calls_in_flight_max = 1024
-# message_max = "16MiB"
+# message_max = "8MiB"
 # call_timeout = "5m"
 # shutdown_grace = "10s"
 "#;

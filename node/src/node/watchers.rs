@@ -35,7 +35,9 @@ pub(super) fn renewal_due(membership: &Membership, now: Wall) -> bool {
 
 /// The part of the servers' configuration that concerns reaching them.
 pub(super) fn upstream_configs(config: &NodeConfig) -> BTreeMap<ServerName, UpstreamConfig> {
-    config.servers.iter().map(|(name, server)| (name.clone(), UpstreamConfig::from(server))).collect()
+    let message_bytes_max = config.limits.message_max.as_usize();
+    let upstream = |server| UpstreamConfig { message_bytes_max, ..UpstreamConfig::from(server) };
+    config.servers.iter().map(|(name, server)| (name.clone(), upstream(server))).collect()
 }
 
 /// A configured peer as a seed.

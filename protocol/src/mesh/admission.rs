@@ -101,6 +101,7 @@ impl Mesh {
             link.set_wants(ours, Want::No, now.mono);
         }
         self.send_welcome(connection);
+        self.overlay.admitted(peer);
         self.mark_alive(&peer);
         if first {
             self.event(MeshEvent::PeerUp { peer, org });

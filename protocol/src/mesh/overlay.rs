@@ -212,16 +212,32 @@ impl Overlay {
         }
     }
 
-    /// A dial has led to a connection with `node`.
+    /// A dial has led to a connection with `node`. Its failures are forgotten only once both have admitted each other: a
+    /// peer that answers and refuses is dialled ever more rarely, like one that does not answer.
     pub fn connected(&mut self, target: &DialTarget, node: NodeId) {
-        self.attempts.remove(&Key::of(target));
-        self.attempts.remove(&Key::Node(node));
+        if let Some(attempt) = self.attempts.get_mut(&Key::of(target)) {
+            attempt.dialling = None;
+        }
         if target.node.is_none()
             && let Some(address) = target.addresses.first()
             && self.seeds.iter().any(|seed| &seed.address == address)
         {
             self.seed_nodes.insert(address.clone(), node);
         }
+    }
+
+    /// `node` and this node have admitted each other.
+    pub fn admitted(&mut self, node: NodeId) {
+        for key in self.keys_of(node) {
+            self.attempts.remove(&key);
+        }
+    }
+
+    /// A node's own key, and those of the seeds that turned out to be it.
+    fn keys_of(&self, node: NodeId) -> Vec<Key> {
+        let seeds = self.seed_nodes.iter().filter(|(_, known)| **known == node);
+        let addresses = seeds.map(|(address, _)| Key::Address(address.clone()));
+        addresses.chain([Key::Node(node)]).collect()
     }
 
     /// A dial has failed, or a peer did not let us in: wait before the next, longer each time.
@@ -233,7 +249,9 @@ impl Overlay {
     /// A peer refused us or was refused, or was silent: do not dial it again at once.
     pub fn avoid(&mut self, node: NodeId, now: Mono) {
         self.make_room(now);
-        self.fail(Key::Node(node), now);
+        for key in self.keys_of(node) {
+            self.fail(key, now);
+        }
     }
 
     fn fail(&mut self, key: Key, now: Mono) {
@@ -327,6 +345,7 @@ mod tests {
         let target = plan(&mut overlay, &[], at(0)).remove(0);
         let node = NodeId::from_bytes([7; 32]);
         overlay.connected(&target, node);
+        overlay.admitted(node);
         assert!(plan(&mut overlay, &[node], at(1000)).is_empty());
         assert_eq!(plan(&mut overlay, &[], at(1000)), vec![target]);
     }
@@ -359,6 +378,24 @@ mod tests {
             (Want::No, 0, Want::Lonely),
         ] {
             assert_eq!(overlay.want(theirs, others), ours, "{theirs:?} {others}");
+        }
+    }
+
+    #[test]
+    fn who_answers_and_refuses_is_dialled_ever_more_rarely() {
+        let node = NodeId::from_bytes([7; 32]);
+        for seed in [seed("a"), Seed { node: Some(node), address: "a".into() }] {
+            let mut overlay = Overlay::new(vec![seed], 1, at(0));
+            let (mut now, mut dials) = (at(0), 0);
+            while now < at(600_000) {
+                for target in plan(&mut overlay, &[], now) {
+                    overlay.connected(&target, node);
+                    overlay.avoid(node, now);
+                    dials += 1;
+                }
+                now = overlay.next_timeout(now);
+            }
+            assert!((20..60).contains(&dials), "{dials} dials in ten minutes");
         }
     }
 }
