@@ -5,7 +5,7 @@
 //! answer. The legacy era adds a session, which may expire, and a GET stream for what belongs to no
 //! request.
 //!
-//! A request is sent again in one case only: the server said 404 to the session it was sent in, which
+//! A request is sent again in one case only: the server does not know the session it was sent in, which
 //! means that nobody processed it.
 
 mod answer;
@@ -22,12 +22,12 @@ use comity_protocol::jsonrpc::{self, Id, Message};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Response, Url};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use self::answer::{answer, died, status_failure};
+use self::answer::{Answer, answer, died, status_failure};
 use self::headers::ParamHeaders;
 use super::profile::{self, Era, ServerProfile};
 use super::session::{Link, Patience, Session};
@@ -285,15 +285,19 @@ pub(super) async fn run(
 
 async fn converse(session: &Session, id: i64, post: &Post) -> Result<(), Failure> {
     let Link::Http(http) = session.link() else { return Ok(()) };
-    let (mut response, generation) = http.post(post).await?;
-    if response.status() == StatusCode::NOT_FOUND && !post.opens_session() && http.has_session() {
+    let (response, generation) = http.post(post).await?;
+    let mut answered = Answer::read(session, response).await;
+    if answered.is_lost_session() && !post.opens_session() && http.has_session() {
         renew(session, generation).await?;
-        (response, _) = http.post(post).await?;
+        let (response, _) = http.post(post).await?;
+        answered = Answer::read(session, response).await;
     }
-    if response.status().is_success() && post.opens_session() {
+    if let Answer::Accepted(response) = &answered
+        && post.opens_session()
+    {
         http.begin_session(response.headers().get(SESSION_ID).cloned());
     }
-    answer(session, http, id, response).await
+    answer(session, http, id, answered).await
 }
 
 impl HttpLink {

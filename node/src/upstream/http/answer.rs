@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use comity_protocol::jsonrpc::{Message, codes};
+use comity_protocol::jsonrpc::{Message, RpcError, codes};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Response, StatusCode};
+use serde_json::value::RawValue;
 
 use super::super::session::Session;
 use super::super::sse::{SseEvent, SseParser};
@@ -13,6 +14,9 @@ use crate::exchange::{Failure, Outcome};
 
 /// Bytes of an error's body that are read.
 const ERROR_BYTES_MAX: usize = 64 << 10;
+
+/// The code under which servers after the TypeScript SDK's example refuse a session.
+const SESSION_UNKNOWN: i64 = -32000;
 
 /// How often in a row a broken stream is resumed without a new event.
 const RESUMES_MAX: u32 = 5;
@@ -23,17 +27,79 @@ const RESUME_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration:
 /// The pause where the server sets none.
 const RESUME_PAUSE_DEFAULT: Duration = Duration::from_secs(1);
 
+/// What a server answers to a posted request; of a refusal all that there is to know has been read.
+pub(super) enum Answer {
+    /// The request is being, or has been, processed.
+    Accepted(Response),
+    /// It is not.
+    Refused(Refusal),
+}
+
+/// A refusal by HTTP status. The body may hold a JSON-RPC error, which then is the answer whatever id it bears.
+pub(super) struct Refusal {
+    status: StatusCode,
+    error: Option<Box<RawValue>>,
+}
+
+impl Answer {
+    /// Reads what there is to know at once.
+    pub(super) async fn read(session: &Session, response: Response) -> Self {
+        let status = response.status();
+        if status.is_success() {
+            return Self::Accepted(response);
+        }
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Self::Refused(Refusal { status, error: None });
+        }
+        let body = read_body(response, ERROR_BYTES_MAX).await.unwrap_or_default();
+        let error = match Message::parse(&body, session.limits()) {
+            Ok(Message::Error { error, .. }) => Some(error),
+            _ => None,
+        };
+        Self::Refused(Refusal { status, error })
+    }
+
+    /// Whether the server says that it does not know the session, so that nobody processed the request. The
+    /// specification's word for it is 404. Servers after the TypeScript SDK's example, which are many, say 400 with
+    /// an error of code -32000 that names the session.
+    pub(super) fn is_lost_session(&self) -> bool {
+        let Self::Refused(refusal) = self else { return false };
+        match refusal.status {
+            StatusCode::NOT_FOUND => true,
+            StatusCode::BAD_REQUEST => {
+                refusal.error.as_deref().map(RpcError::from_raw).is_some_and(|error| {
+                    error.code == SESSION_UNKNOWN && error.message.to_ascii_lowercase().contains("session")
+                })
+            }
+            _ => false,
+        }
+    }
+
+    /// The HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Accepted(response) => response.status(),
+            Self::Refused(refusal) => refusal.status,
+        }
+    }
+}
+
 /// Takes in the answer to a posted request.
 pub(super) async fn answer(
     session: &Session,
     http: &HttpLink,
     id: i64,
-    response: Response,
+    answer: Answer,
 ) -> Result<(), Failure> {
+    let response = match answer {
+        Answer::Accepted(response) => response,
+        Answer::Refused(Refusal { error: Some(error), .. }) => {
+            session.finish(id, Outcome::Error(error));
+            return Ok(());
+        }
+        Answer::Refused(Refusal { status, error: None }) => return Err(status_failure(status)),
+    };
     let status = response.status();
-    if !status.is_success() {
-        return refused(session, id, response).await;
-    }
     if is_event_stream(&response) {
         return read_stream(session, http, id, response).await;
     }
@@ -50,23 +116,6 @@ pub(super) async fn answer(
         return Err(died("the MCP server answered something else"));
     }
     Ok(())
-}
-
-/// A refusal by HTTP status: the body may hold a JSON-RPC error, which then is the answer whatever
-/// id it bears.
-async fn refused(session: &Session, id: i64, response: Response) -> Result<(), Failure> {
-    let failure = status_failure(response.status());
-    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return Err(failure);
-    }
-    let body = read_body(response, ERROR_BYTES_MAX).await.map_err(|_| failure.clone())?;
-    match Message::parse(&body, session.limits()) {
-        Ok(Message::Error { error, .. }) => {
-            session.finish(id, Outcome::Error(error));
-            Ok(())
-        }
-        _ => Err(failure),
-    }
 }
 
 /// Reads a call's event stream to its answer. A stream that ends early is resumed where the server

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use super::super::backoff::Backoff;
 use super::super::session::{Link, Session};
 use super::super::sse::SseParser;
-use super::answer::{is_event_stream, resume_pause, take_event};
+use super::answer::{Answer, is_event_stream, resume_pause, take_event};
 use super::renew;
 
 /// A stream that lived this long was a good one: the next attempt does not wait longer than the last.
@@ -21,15 +21,15 @@ pub(in super::super) async fn listen(session: Session) {
     loop {
         let opened = tokio::time::Instant::now();
         match http.get(parser.last_id()).await {
-            Ok((response, generation)) => match response.status() {
-                StatusCode::NOT_FOUND if http.has_session() => {
+            Ok((response, generation)) => match Answer::read(&session, response).await {
+                answer if answer.is_lost_session() && http.has_session() => {
                     // A new session numbers its events anew.
                     parser = SseParser::new(session.limits().bytes_max);
                     if let Err(error) = renew(&session, generation).await {
                         tracing::debug!(server = %session.server(), %error, "cannot renew the session");
                     }
                 }
-                status if status.is_success() && is_event_stream(&response) => {
+                Answer::Accepted(response) if is_event_stream(&response) => {
                     read(&session, &mut parser, response).await;
                     if opened.elapsed() >= GOOD_LIFE {
                         backoff.reset();
@@ -37,8 +37,9 @@ pub(in super::super) async fn listen(session: Session) {
                     // The server may end the stream at will and say when to come back.
                     tokio::time::sleep(resume_pause(&parser)).await;
                 }
-                status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {}
-                status => {
+                answer if is_for_now(answer.status()) => {}
+                answer => {
+                    let status = answer.status();
                     tracing::debug!(server = %session.server(), %status, "the server offers no stream");
                     return;
                 }
@@ -47,6 +48,11 @@ pub(in super::super) async fn listen(session: Session) {
         }
         tokio::time::sleep(backoff.next()).await;
     }
+}
+
+/// Whether a refusal may be otherwise in a while.
+fn is_for_now(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 async fn read(session: &Session, parser: &mut SseParser, mut response: reqwest::Response) {

@@ -45,6 +45,7 @@ struct Inner {
 #[derive(Default)]
 struct Memory {
     sessions: BTreeSet<String>,
+    unknown_session: UnknownSession,
     opened: usize,
     tools: Vec<&'static str>,
     /// Where the answer to a question of ours must go.
@@ -58,6 +59,27 @@ struct Site {
     address: SocketAddr,
     /// The server with all its connections, which end with it.
     serving: Option<Runtime>,
+}
+
+/// How a server says that it does not know a session: as the specification has it, or as the TypeScript SDK's example.
+#[derive(Clone, Copy, Default)]
+enum UnknownSession {
+    #[default]
+    NotFound,
+    BadRequest,
+}
+
+impl UnknownSession {
+    fn response(self) -> Response {
+        let error = json!({ "code": -32000, "message": "Bad Request: No valid session ID provided" });
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND.into_response(),
+            Self::BadRequest => {
+                let body = json!({ "jsonrpc": "2.0", "error": error, "id": null }).to_string();
+                (StatusCode::BAD_REQUEST, [("content-type", "application/json")], body).into_response()
+            }
+        }
+    }
 }
 
 impl Drop for Site {
@@ -145,7 +167,7 @@ fn legacy(fixture: &Fixture, headers: &HeaderMap, message: &Value) -> Response {
             ([("mcp-session-id", id)], json_answer(message, result)).into_response()
         }
         (_, None) => (StatusCode::BAD_REQUEST, "no session").into_response(),
-        (_, Some(id)) if !memory.sessions.contains(&id) => StatusCode::NOT_FOUND.into_response(),
+        (_, Some(id)) if !memory.sessions.contains(&id) => memory.unknown_session.response(),
         (Some("tools/list"), _) => json_answer(message, list(&memory)),
         (Some("tools/call"), _) => tool(fixture, &mut memory, message),
         (Some("ping"), _) => json_answer(message, json!({})),
@@ -331,7 +353,14 @@ async fn modern_requests_repeat_their_arguments_in_headers() {
 
 #[tokio::test]
 async fn an_expired_session_is_renewed_once_and_nobody_notices() {
-    let site = site(false);
+    for unknown_session in [UnknownSession::NotFound, UnknownSession::BadRequest] {
+        let site = site(false);
+        site.memory().unknown_session = unknown_session;
+        renewed_once(site).await;
+    }
+}
+
+async fn renewed_once(site: Site) {
     let set = set_of([("a", site.config.clone())]);
     ready(&set, "a").await;
     assert_eq!(site.memory().opened, 1);
