@@ -83,8 +83,23 @@ impl Shared {
             let why = view.last_error.as_deref().unwrap_or("it does not answer");
             warnings.push(format!("server {name} is away: {why}"));
         }
+        warnings.extend(self.claims_beyond_membership());
         warnings.extend(self.missing_roots());
         warnings
+    }
+
+    /// An advert that claims more than the org allows is void: no other node believes or even sees it.
+    fn claims_beyond_membership(&self) -> Option<String> {
+        let (member, me) = (self.member()?, self.me.borrow());
+        let beyond = me.site.processing_locations.difference(&member.membership.locations_max);
+        let allowed = member.membership.locations_max;
+        (!beyond.is_empty()).then(|| {
+            format!(
+                "[site] processing_locations claims {beyond}, but the membership allows {allowed}: no other node sees \
+                 this one; correct the claim, or ask the org's issuer: comity org admit {}",
+                self.identity.node
+            )
+        })
     }
 
     fn missing_roots(&self) -> Vec<String> {
@@ -104,7 +119,7 @@ impl Shared {
         } else if report.peers_connected == 0 && !config.mesh.peers.is_empty() {
             "nobody answers yet; check the addresses: comity doctor".into()
         } else if report.peers_connected == 0 {
-            "invite another node (comity invite), or federate with another org (comity invite --federate)"
+            "invite another node (comity invite), or federate with another org (comity invite --federation)"
                 .into()
         } else if report.tools_pending > 0 {
             format!("look at {} tools that wait for approval: comity tools", report.tools_pending)
