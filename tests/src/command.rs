@@ -41,9 +41,9 @@ pub struct Answer {
     pub finished: Finished,
 }
 
-/// Runs `comity ARGUMENTS --json`.
+/// Runs `comity --json ARGUMENTS`.
 pub fn ask(data_dir: &Path, arguments: &[&str]) -> Answer {
-    Answer { finished: run(comity(data_dir, arguments).arg("--json")) }
+    Answer { finished: run(&mut comity(data_dir, &[&["--json"], arguments].concat())) }
 }
 
 impl Answer {

@@ -15,8 +15,8 @@ pub struct Settings {
     pub operator_country: Option<String>,
     /// The servers that it fronts.
     pub servers: Vec<Server>,
-    /// More of the `[mcp]` section, as TOML lines.
-    pub mcp: String,
+    /// More of the `[mesh]` section, as TOML lines.
+    pub mesh: String,
     /// More sections, as TOML.
     pub sections: String,
 }
@@ -45,10 +45,10 @@ impl Settings {
         self
     }
 
-    /// The `[mcp]` section says this too.
+    /// The `[mesh]` section says this too.
     #[must_use]
-    pub fn mcp(mut self, lines: &str) -> Self {
-        self.mcp.push_str(lines);
+    pub fn mesh(mut self, line: &str) -> Self {
+        let _ = writeln!(self.mesh, "{line}");
         self
     }
 
@@ -71,11 +71,11 @@ impl Settings {
             country.map(|country| format!("operator_country = {}\n", json!(country))).unwrap_or_default();
         let mut text = format!(
             "[node]\nname = {}\n\n[site]\nprocessing_locations = {}\n{operator}\n\
-             [mesh]\nlisten = [\"/ip4/127.0.0.1/udp/0/quic-v1\", \"/ip4/127.0.0.1/tcp/0\"]\npeers = []\n\n\
-             [mcp]\nlisten = \"127.0.0.1:0\"\n{}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{}\n",
+             [mesh]\nlisten = [\"/ip4/127.0.0.1/udp/0/quic-v1\", \"/ip4/127.0.0.1/tcp/0\"]\npeers = []\n{}\n\
+             [mcp]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{}\n",
             json!(self.name),
             json!(self.locations),
-            self.mcp,
+            self.mesh,
             self.sections,
         );
         for server in &self.servers {

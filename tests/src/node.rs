@@ -165,19 +165,11 @@ impl Node {
 
     /// Keeps the ports that it has for its next start, so that others find it where it was.
     pub fn keep_addresses(&self) {
-        let (udp, tcp) = (self.port("/udp/"), self.port("/tcp/"));
+        let addresses = self.addresses();
+        let (udp, tcp) = (port(&addresses, "/udp/"), port(&addresses, "/tcp/"));
         self.edit_config(|text| {
             text.replace("/udp/0/", &format!("/udp/{udp}/")).replace("/tcp/0\"", &format!("/tcp/{tcp}\""))
         });
-    }
-
-    /// The port that it listens on, once it does: a node answers before the mesh has told it where.
-    fn port(&self, part: &str) -> String {
-        wait::until(&format!("{} listens on {part}", self.name), || {
-            let addresses = self.addresses();
-            let port = addresses.iter().find_map(|address| address.split_once(part)?.1.split('/').next());
-            port.map(str::to_owned).ok_or(addresses.clone())
-        })
     }
 
     /// What `comity status` tells.
@@ -186,9 +178,11 @@ impl Node {
         self.json(&["status"])
     }
 
-    /// The addresses at which it can be dialled.
+    /// The addresses at which it can be dialled. They are told once it has published them.
     pub fn addresses(&self) -> Vec<String> {
-        let status = self.status();
+        let status = self.wait_for_status("it tells both addresses", |status| {
+            status["addresses"].as_array().is_some_and(|addresses| addresses.len() >= 2)
+        });
         let addresses = status["addresses"].as_array().expect("a list of addresses");
         addresses.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     }
@@ -240,6 +234,14 @@ impl Node {
         })
     }
 
+    /// Waits until every server that it fronts answers.
+    pub fn wait_until_serving(&self) {
+        self.wait_for_status("its servers answer", |status| {
+            let servers = status["servers"].as_array().expect("a list of servers");
+            servers.iter().all(|server| server["state"] == "ready")
+        });
+    }
+
     /// Waits until it is connected to this many peers.
     pub fn wait_for_peers(&self, count: u64) {
         self.wait_for_status(&format!("{count} peers"), |status| status["peers_connected"] == count);
@@ -249,4 +251,12 @@ impl Node {
     pub fn route(&self, tool: &str, constraints: &[&str]) -> Value {
         self.json(&[&["route", tool], constraints].concat())
     }
+}
+
+/// The port of the address that holds `protocol`, such as `/tcp/`.
+pub fn port(addresses: &[String], protocol: &str) -> u16 {
+    let mut ports = addresses
+        .iter()
+        .filter_map(|address| address.split_once(protocol)?.1.split('/').next()?.parse().ok());
+    ports.next().unwrap_or_else(|| panic!("no {protocol} address in {addresses:?}"))
 }

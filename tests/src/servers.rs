@@ -93,6 +93,13 @@ impl OwnServer {
         fs::write(self.state.join("release"), "").expect("a file can be written");
     }
 
+    /// Forgets what was released and called.
+    pub fn reset(&self) {
+        for name in ["release", "calls"] {
+            fs::remove_file(self.state.join(name)).expect("a test resets what has happened");
+        }
+    }
+
     /// The tools that were called so far.
     pub fn calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.state.join("calls")).unwrap_or_default();

@@ -19,7 +19,7 @@ pub fn until<T, E: Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) ->
     loop {
         match look() {
             Ok(found) => return found,
-            Err(seen) if Instant::now() >= end => panic!("waited {DEADLINE:?} until {what}; saw {seen:?}"),
+            Err(seen) if Instant::now() >= end => panic!("waited {DEADLINE:?} until {what}; saw {seen:#?}"),
             Err(_) => thread::sleep(EVERY),
         }
     }

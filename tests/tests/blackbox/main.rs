@@ -2,6 +2,15 @@
 //!
 //! One program for all of them, so that the fixtures are looked for once. [`comity_tests`] is the harness.
 
+mod admission;
+mod bridge;
 mod commands;
+mod contracts;
 mod documents;
+mod hostile;
+mod operating;
 mod purity;
+mod real_servers;
+mod routing;
+mod survival;
+mod world;
