@@ -7,6 +7,7 @@
 //! - [`calls`] decides and runs calls, here and over the mesh. [`world`] is what they decide from.
 //! - [`upstream`] fronts MCP servers. [`mesh`] is libp2p. [`keeping`] is what must survive.
 //! - [`demo`] shows a small federation at work.
+//! - `enrolment` lets nodes and orgs in.
 //! - [`cli`], [`control`] and [`admin`] are for people; [`config`], [`identity`] and [`org`] are the files they keep.
 
 pub mod admin;
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+mod enrolment;
 pub mod exchange;
 pub mod face;
 pub mod files;

@@ -21,6 +21,7 @@ pub mod link;
 pub mod peer;
 pub mod persist;
 mod snapshot;
+pub mod stranger;
 pub mod streams;
 pub mod transport;
 

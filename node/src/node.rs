@@ -7,6 +7,7 @@
 mod control;
 mod enrolment;
 mod identity;
+mod renewal;
 mod report;
 mod watchers;
 
@@ -28,6 +29,7 @@ use crate::calls::{CallGateway, Calls, Parts};
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::control::server::ControlServer;
+use crate::enrolment::reception::Reception;
 use crate::face::Face;
 use crate::identity::DataDir;
 use crate::keeping::{Keeping, KeepingError};
@@ -117,6 +119,7 @@ pub(crate) struct Shared {
     pub(crate) identity: NodeIdentity,
     pub(crate) me: watch::Sender<crate::world::gather::Me>,
     pub(crate) keeping: Keeping,
+    pub(crate) reception: Arc<Reception>,
     pub(crate) mesh: MeshSlot,
     pub(crate) upstreams: Arc<UpstreamSet>,
     pub(crate) world: Arc<WorldCell>,
@@ -161,6 +164,7 @@ impl Node {
         let store = open_store(&dir, &identity, clock).await?;
         let keeping = Keeping::new(store, clock);
         let approvals = keeping.approvals.restore()?;
+        let reception = Reception::restore(&keeping.store)?;
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         let anchors = anchors(&config, &keeping, &identity)?;
@@ -211,6 +215,7 @@ impl Node {
             identity,
             me,
             keeping,
+            reception,
             mesh,
             upstreams,
             world,

@@ -70,10 +70,22 @@ impl Context {
         }
     }
 
+    /// Whether a node runs with this data directory.
+    pub fn node_runs(&self) -> Result<bool, CliError> {
+        self.block_on(async {
+            let connected = ControlClient::connect(&self.dir.socket());
+            Ok(!matches!(connected, Err(ClientError::NotRunning(_))))
+        })
+    }
+
     /// Runs a future to its end on this thread.
     pub fn block_on<T>(&self, future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(|error| CliError::of(Exit::Failed, &error))?.block_on(future)
+        let runtime = runtime.map_err(|error| CliError::of(Exit::Failed, &error))?;
+        let outcome = runtime.block_on(future);
+        // A question to a person that nobody needs answered any more must not keep the process.
+        runtime.shutdown_background();
+        outcome
     }
 }
 

@@ -98,7 +98,7 @@ fn template(args: &InitArgs) -> Template {
 
 fn next(has_org: bool) -> Vec<String> {
     let admission = match has_org {
-        true => "comity invite --location CC            lets a second node in; --federation another org",
+        true => "comity invite --location CC            lets a second node in; --federate another org",
         false => "comity join LINE                       with the line that an org's `comity invite` prints",
     };
     [

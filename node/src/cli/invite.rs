@@ -4,6 +4,8 @@ use std::io::{BufRead, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -18,7 +20,7 @@ use crate::control::{Event, Request, Response};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   comity invite --location DE            a node that may process data in Germany joins this org
-  comity invite --federation             another org and this one come to believe each other
+  comity invite --federate               another org and this one come to believe each other
 The other side runs `comity join` with the line. Both then show the same words: compare them aloud.")]
 pub(super) struct InviteArgs {
     /// The most that the new node may claim as its location: a country or a group; repeatable
@@ -30,7 +32,7 @@ pub(super) struct InviteArgs {
     )]
     locations: Vec<String>,
     /// Federate with another org instead of admitting a node to this one
-    #[arg(long)]
+    #[arg(long = "federate", alias = "federation")]
     federation: bool,
     /// Make every tool of the other org visible at once
     #[arg(long, requires = "federation")]
@@ -38,7 +40,7 @@ pub(super) struct InviteArgs {
     /// How long the line holds, such as 10m or 24h
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = |text: &str| Duration::from_text(text))]
     expires: Duration,
-    /// Do not wait until it is used
+    /// Do not wait until it is used: whoever has the line is let in without anybody comparing words
     #[arg(long)]
     no_wait: bool,
     /// Do not ask whether the words are the same
@@ -68,10 +70,15 @@ pub(super) fn enrol(request: &Request, yes: bool, context: &Context) -> Result<E
             }
         });
         tokio::pin!(work);
+        // At most one: people read one question at a time.
+        let mut confirming = FuturesUnordered::new();
         loop {
             tokio::select! {
                 answer = &mut work => return answer,
-                Some(compare) = asked.recv() => confirm(compare, yes, context).await?,
+                Some(compare) = asked.recv(), if confirming.is_empty() => {
+                    confirming.push(confirm(compare, yes, context));
+                }
+                Some(()) = confirming.next() => {}
             }
         }
     })?;
@@ -91,35 +98,48 @@ fn show(event: Event, out: Output) -> Option<Compare> {
         Event::Invitation(invitation) => {
             out.result(&json!({ "invitation": invitation }), |_| {
                 format!(
-                    "{}\n\nRun on the other machine, before {}:\n  comity join LINE",
-                    invitation.line, invitation.expires
+                    "{}\n\nRun on the other machine, before {}:\n  comity join LINE\nThe line is a secret: whoever has it can use it once.",
+                    invitation.line.expose(),
+                    invitation.expires
                 )
             });
             None
         }
         Event::Compare(compare) => {
-            out.progress(&json!({ "compare": compare }), |_| {
-                let words = clean(&compare.words.join(" "));
-                format!("\n{} is at the other side. Both sides must show the same words:\n\n  {GOOD}{words}{GOOD:#}\n", clean(&compare.other))
-            });
+            show_words(&compare, out);
             compare.confirm.then_some(compare)
         }
         Event::Note(note) => {
-            out.progress(&json!({ "note": note }), |_| clean(&note));
+            show_note(&note, out);
             None
         }
         Event::Notification { .. } => None,
     }
 }
 
-async fn confirm(compare: Compare, yes: bool, context: &Context) -> Result<(), CliError> {
+pub(super) fn show_words(compare: &Compare, out: Output) {
+    out.progress(&json!({ "compare": compare }), |_| {
+        let (words, other) = (clean(&compare.words.join(" ")), clean(&compare.other));
+        format!("\n{other} is at the other side. Both sides must show the same words:\n\n  {GOOD}{words}{GOOD:#}\n")
+    });
+}
+
+pub(super) fn show_note(note: &str, out: Output) {
+    out.progress(&json!({ "note": note }), |_| clean(note));
+}
+
+/// Asks, and tells the node. What comes of it is in the node's answer; that the other side has gone meanwhile is no
+/// reason to stop waiting.
+async fn confirm(compare: Compare, yes: bool, context: &Context) {
     let same = yes || ask_person().await;
     let request = Request::Confirm(ConfirmRequest { id: compare.id, same });
-    context.ask_with(&request, |_| ()).await.map(drop)
+    if let Err(error) = context.ask_with(&request, |_| ()).await {
+        show_note(&error.message, context.out);
+    }
 }
 
 /// Without a terminal there is nobody to ask, and nobody's silence is no consent.
-async fn ask_person() -> bool {
+pub(super) async fn ask_person() -> bool {
     if !std::io::stdin().is_terminal() {
         return false;
     }
@@ -131,7 +151,7 @@ async fn ask_person() -> bool {
     matches!(answer.await, Ok(Ok(line)) if matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-fn describe(enrolled: &Enrolled) -> String {
+pub(super) fn describe(enrolled: &Enrolled) -> String {
     let [org, root, node, next] =
         [&enrolled.org, &enrolled.root, &enrolled.node, &enrolled.next].map(|text| clean(text));
     format!("org   {org}\nroot  {root}\nnode  {node}\n\nnext: {next}")

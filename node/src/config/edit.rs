@@ -10,6 +10,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, val
 
 use super::comments;
 use super::fault::nearest;
+use super::mesh::{PEERS_MAX, PeerAddress};
 use super::servers::Share;
 use super::trust::Approve;
 use super::{ConfigError, FILE_BYTES_MAX, NodeConfig, expand};
@@ -179,6 +180,24 @@ pub fn unpin_org(path: &Path, org: &OrgName) -> Result<(), EditError> {
     })
 }
 
+/// Adds peers to `mesh.peers`, leaving out those that are there. None is added beyond what one configuration may name.
+pub fn add_peers(path: &Path, peers: &[PeerAddress]) -> Result<(), EditError> {
+    edit(path, |document| {
+        let mesh = table(document.as_table_mut(), "mesh");
+        let listed = mesh.entry("peers").or_insert(value(Array::new()));
+        if let Some(listed) = listed.as_array_mut() {
+            for peer in peers {
+                let text = peer.to_multiaddr().to_string();
+                let known = listed.iter().any(|known| known.as_str() == Some(text.as_str()));
+                if !known && listed.len() < PEERS_MAX {
+                    listed.push(text);
+                }
+            }
+        }
+        Ok(Change::InPlace(()))
+    })
+}
+
 /// Sets one key of a section, such as `org.name`; a value that is there already is replaced.
 pub fn set(path: &Path, section: &str, key: &str, to: &str) -> Result<(), EditError> {
     edit(path, |document| {
@@ -296,6 +315,8 @@ impl NewServer {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use comity_protocol::ids::NodeId;
 
     use super::*;
 
@@ -423,6 +444,21 @@ mod tests {
             }
         });
         assert_eq!(f.config().servers.len(), 8);
+    }
+
+    #[test]
+    fn peers_are_added_once() {
+        let peer = |port: u16| PeerAddress {
+            node: NodeId::from(ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key()),
+            address: format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address"),
+        };
+        let listed = format!("[mesh]\npeers = [\"{}\"] # mine\n", peer(1).to_multiaddr());
+        for (text, expected) in [("", vec![2, 3]), (&listed, vec![1, 2, 3])] {
+            let f = file(text);
+            add_peers(&f.path, &[peer(2), peer(3)]).expect("add");
+            add_peers(&f.path, &[peer(3)]).expect("again");
+            assert_eq!(f.config().mesh.peers, expected.into_iter().map(peer).collect::<Vec<_>>(), "{text}");
+        }
     }
 
     #[test]

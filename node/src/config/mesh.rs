@@ -70,6 +70,14 @@ impl MeshConfig {
     }
 }
 
+impl MeshConfig {
+    /// Whether only a restart applies what `newer` changes. Peers that were added are dialled at once.
+    pub(super) fn restart_needed(&self, newer: &Self) -> bool {
+        let removed = self.peers.iter().any(|peer| !newer.peers.contains(peer));
+        removed || *self != MeshConfig { peers: self.peers.clone(), ..newer.clone() }
+    }
+}
+
 /// An address to listen on: IP, then QUIC or TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress(Multiaddr);

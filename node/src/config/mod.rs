@@ -139,18 +139,18 @@ impl NodeConfig {
             .collect()
     }
 
-    /// The names of the sections in which `self` and `other` differ and which only a restart applies.
-    pub fn restart_needed(&self, other: &Self) -> Vec<&'static str> {
+    /// The names of the sections in which `newer` differs and which only a restart applies.
+    pub fn restart_needed(&self, newer: &Self) -> Vec<&'static str> {
         let differs = [
-            ("node", self.name != other.name),
-            ("org", self.org != other.org),
-            ("site", self.site != other.site),
-            ("mesh", self.mesh != other.mesh),
-            ("mcp", self.mcp != other.mcp),
-            ("admin", self.admin != other.admin),
-            ("constraints", self.constraints != other.constraints),
-            ("log", self.log != other.log),
-            ("limits", self.limits != other.limits),
+            ("node", self.name != newer.name),
+            ("org", self.org != newer.org),
+            ("site", self.site != newer.site),
+            ("mesh", self.mesh.restart_needed(&newer.mesh)),
+            ("mcp", self.mcp != newer.mcp),
+            ("admin", self.admin != newer.admin),
+            ("constraints", self.constraints != newer.constraints),
+            ("log", self.log != newer.log),
+            ("limits", self.limits != newer.limits),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

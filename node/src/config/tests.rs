@@ -372,4 +372,8 @@ fn what_only_a_restart_applies_is_named() {
     let old = good("[node]\nname = \"a\"");
     let new = good("[node]\nname = \"b\"\n[mesh]\nneighbours = 4\n[servers.x]\ncommand = \"x\"");
     assert_eq!(old.restart_needed(&new), ["node", "mesh"]);
+    let peer = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    let with_peer = good(&format!("[node]\nname = \"a\"\n[mesh]\npeers = [\"{peer}\"]"));
+    assert!(old.restart_needed(&with_peer).is_empty(), "a peer that is added is dialled at once");
+    assert_eq!(with_peer.restart_needed(&old), ["mesh"]);
 }

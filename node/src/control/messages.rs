@@ -223,7 +223,7 @@ pub enum InviteKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// The line.
-    pub line: String,
+    pub line: Line,
     /// Which of the other org's tools are visible at once, when two orgs federate.
     pub approve: Approve,
 }

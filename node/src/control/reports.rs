@@ -180,11 +180,35 @@ pub enum CallReport {
     },
 }
 
+/// An invite's line: whoever has it can use it. It goes to people through the control socket; its `Debug` shows nothing.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Line(String);
+
+impl Line {
+    /// The text: hand it to people, and to nothing that logs.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Line {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<invite>")
+    }
+}
+
 /// An invitation that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
     /// The line to carry over. Whoever has it may use it once.
-    pub line: String,
+    pub line: Line,
     /// When it ends, as RFC 3339.
     pub expires: String,
 }

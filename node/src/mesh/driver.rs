@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 
 use peers::Peers;
 use reach::Reach;
+pub(super) use reach::describe as describe_dial_error;
 use tasks::{Done, Lookup, Persisted};
 
 /// The least time between two snapshots; changes in between share one.

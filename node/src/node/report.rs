@@ -69,7 +69,7 @@ impl Shared {
     }
 
     /// Where others can reach it: what its advert says, with its id.
-    fn addresses(&self) -> Vec<String> {
+    pub(super) fn addresses(&self) -> Vec<String> {
         let snapshot = self.mesh.snapshot();
         let own = snapshot.nodes.get(&self.identity.node);
         let addresses = own.map(|entry| entry.advert().addresses.clone()).unwrap_or_default();

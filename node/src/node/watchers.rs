@@ -11,7 +11,7 @@ use comity_protocol::trust::{MEMBERSHIP_LIFETIME_MAX, Membership};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::Shared;
 use super::identity::Member;
@@ -21,11 +21,9 @@ use crate::config::mesh::PeerAddress;
 use crate::control::reports::ServerState;
 use crate::control::server::ControlServer;
 use crate::mesh::{Incoming, IncomingCall};
-use crate::org::{self, Issuer};
-use crate::telemetry::Chain;
 use crate::upstream::{UpstreamConfig, UpstreamState};
 
-/// How often gauges are set and memberships looked at.
+/// How often gauges are set.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether a membership is past half of its life: time to renew it.
@@ -62,6 +60,9 @@ impl Shared {
         self.tasks.spawn(async move { crate::config::watch::watch(path, config, stop).await });
         self.tasks.spawn(shared.clone().follow_config());
         self.tasks.spawn(shared.clone().look_after());
+        if self.identity.member.is_some() {
+            self.tasks.spawn(shared.clone().keep_membership());
+        }
         if let Some(Incoming { calls, enrolments }) = incoming {
             self.tasks.spawn(shared.clone().serve_peers(calls));
             self.tasks.spawn(shared.serve_enrolments(enrolments));
@@ -83,10 +84,6 @@ impl Shared {
             self.upstreams.apply(&upstream_configs(&after));
             self.apply_trust(&before, &after).await;
             self.apply_seeds(&before, &after).await;
-            let sections = after.restart_needed(&before);
-            if !sections.is_empty() {
-                warn!(sections = sections.join(", "), "these changes take effect after a restart");
-            }
             before = after;
         }
     }
@@ -110,11 +107,10 @@ impl Shared {
         }
     }
 
-    /// Sets gauges, and renews this node's membership in time.
+    /// Sets gauges.
     async fn look_after(self: Arc<Self>) {
         let mut ticks = interval(LOOK_INTERVAL);
         let mut changes = self.upstreams.changes();
-        let mut warned = false;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -122,7 +118,6 @@ impl Shared {
                 _ = changes.changed() => {}
             }
             self.set_gauges();
-            self.renew(&mut warned).await;
         }
     }
 
@@ -136,24 +131,6 @@ impl Shared {
         }
     }
 
-    async fn renew(&self, warned: &mut bool) {
-        let Some(member) = self.member() else { return };
-        if !renewal_due(&member.membership, self.clock.now().wall) {
-            *warned = false;
-            return;
-        }
-        match self.renew_here(&member) {
-            Ok(Some(renewed)) => self.take_membership(renewed).await,
-            Ok(None) if !*warned => {
-                *warned = true;
-                warn!(expires = %member.membership.expires,
-                    "this node's membership ends soon: ask its issuer for another (comity org admit, comity join)");
-            }
-            Ok(None) => {}
-            Err(error) => error!(error = %Chain(&error), "the membership cannot be renewed"),
-        }
-    }
-
     /// The present membership: as the file says, which a renewal or a join by hand may have replaced.
     pub(super) fn member(&self) -> Option<Member> {
         let config = self.config.borrow().clone();
@@ -161,15 +138,8 @@ impl Shared {
         fresh.and_then(|identity| identity.member).or_else(|| self.identity.member.clone())
     }
 
-    fn renew_here(&self, member: &Member) -> Result<Option<Member>, org::OrgError> {
-        let Some(issuer) = Issuer::load(&self.dir, &member.membership.org)? else { return Ok(None) };
-        let mesh = self.config.borrow().mesh.name.clone();
-        let membership = issuer.renew(&mesh, &member.membership, self.clock.now().wall)?;
-        org::save_membership(&self.dir, &membership)?;
-        Ok(Some(Member { membership, chain: issuer.chain().clone() }))
-    }
-
-    async fn take_membership(&self, member: Member) {
+    /// Uses a renewed membership from now on.
+    pub(super) async fn take_membership(&self, member: Member) {
         info!(expires = %member.membership.expires, "membership renewed");
         self.me.send_modify(|me| me.locations_max = member.membership.locations_max);
         if let Some(mesh) = self.mesh.get() {
@@ -190,11 +160,11 @@ impl Shared {
     }
 
     /// Starts the node again, after a moment in which the answer reaches whoever asked.
-    pub(super) fn restart_soon(self: &Arc<Self>) {
-        let shared = self.clone();
+    pub(super) fn restart_soon(&self) {
+        let restart = self.restart.clone();
         self.tasks.spawn(async move {
             sleep(Duration::from_millis(200)).await;
-            shared.restart.cancel();
+            restart.cancel();
         });
     }
 }

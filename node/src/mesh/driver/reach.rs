@@ -186,7 +186,7 @@ impl Driver {
 }
 
 /// The error in one line, without the library's repetitions.
-fn describe(error: &DialError) -> String {
+pub(in crate::mesh) fn describe(error: &DialError) -> String {
     match error {
         DialError::Transport(errors) => {
             let each = errors.iter().map(|(address, error)| format!("{address}: {}", root_cause(error)));
