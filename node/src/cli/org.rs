@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use comity_protocol::geo::{CountrySet, resolve_place};
 use comity_protocol::ids::{NodeId, OrgName};
 use serde::Serialize;
+use serde_json::json;
 
 use super::context::{Context, now, rfc3339};
 use super::exit::{CliError, Exit};
@@ -22,6 +23,14 @@ pub(super) enum OrgCommand {
   comity org admit 12D3KooW... --location DE
 The other machine then runs `comity join` with the line that is printed. `comity invite` does the same over the network.")]
     Admit(AdmitArgs),
+    /// Let a node go: it is admitted no more, and its membership is not renewed
+    #[command(after_help = "Example:
+  comity org revoke 12D3KooW...
+Run it where org.key is. The node is out when its present membership ends, after seven days at most.")]
+    Revoke {
+        /// The node's id, as `comity peers` prints it; `-` reads it from stdin
+        node: String,
+    },
     /// Show an org's root: the digest that other orgs pin
     Root(RootArgs),
 }
@@ -93,6 +102,7 @@ pub(super) fn run(command: OrgCommand, context: &Context) -> Result<Exit, CliErr
             });
         }
         OrgCommand::Admit(args) => admit(&args, context)?,
+        OrgCommand::Revoke { node } => revoke(&node, context)?,
         OrgCommand::Root(args) => show_root(args.org, context)?,
     }
     Ok(Exit::Done)
@@ -147,6 +157,10 @@ fn admit(args: &AdmitArgs, context: &Context) -> Result<(), CliError> {
     let org = config.org.ok_or_else(no_org)?;
     let issuer = Issuer::load(&context.dir, &org)?.ok_or_else(|| not_issuer(&org))?;
     let node = read_node(&args.node)?;
+    if config.revoked.contains(&node) {
+        return Err(CliError::usage(format!("{node} was revoked"))
+            .next("if that was a mistake, take it out of comity.toml first: [org] revoked"));
+    }
     let places = places(&args.locations)?;
     let membership = issuer.admit(&config.mesh.name, node, places, now())?;
     if load_key(&context.dir.node_key()).is_ok_and(|key| node_id(&key) == node) {
@@ -164,6 +178,22 @@ fn admit(args: &AdmitArgs, context: &Context) -> Result<(), CliError> {
         ),
     };
     context.out.result(&admitted, |admitted| format!("{}\n\n{}", admitted.line, admitted.next));
+    Ok(())
+}
+
+/// Whoever holds the key decides, so only there does it mean anything.
+fn revoke(node: &str, context: &Context) -> Result<(), CliError> {
+    let config = context.load()?.config;
+    let org = config.org.ok_or_else(no_org)?;
+    Issuer::load(&context.dir, &org)?.ok_or_else(|| not_issuer(&org))?;
+    let node = read_node(node)?;
+    let new = edit::revoke_node(&context.config_path, node)?;
+    let next = "it is out when its present membership ends, after seven days at most: comity peers";
+    let report = json!({ "revoked": node.to_string(), "org": org.as_str(), "new": new, "next": next });
+    context.out.result(&report, |_| {
+        let word = if new { "revoked" } else { "was revoked already:" };
+        format!("{word} {node}\nnext: {next}")
+    });
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use comity_protocol::constraints::{DataClass, TrustLevel};
 use comity_protocol::geo::{Country, CountrySet, resolve_place};
-use comity_protocol::ids::{MeshName, OrgName, RootHash, ServerName, ToolName};
+use comity_protocol::ids::{MeshName, NodeId, OrgName, RootHash, ServerName, ToolName};
 use toml::de::DeValue;
 
 use super::setting::{Setting, TextSetting, describe};
@@ -26,6 +26,7 @@ parsed_setting! {
     ToolName: "a tool's own name, as its server gives it",
     MeshName: "a mesh name such as \"comity\"",
     RootHash: "the line that `comity org root` prints on the org's own machine, \"blake3:\" and 64 hexadecimal digits",
+    NodeId: "a node's id, as `comity peers` and `comity status` print it, \"12D3KooW…\"",
     Country: "a country such as \"DE\"",
     TrustLevel: "\"T0\", \"T1\", \"T2\" or \"T3\"",
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use comity_protocol::ids::{OrgName, RootHash, ServerName};
+use comity_protocol::ids::{NodeId, OrgName, RootHash, ServerName};
 use thiserror::Error;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 
@@ -198,6 +198,21 @@ pub fn add_peers(path: &Path, peers: &[PeerAddress]) -> Result<(), EditError> {
     })
 }
 
+/// Adds a node to `org.revoked`. Returns whether it was new.
+pub fn revoke_node(path: &Path, node: NodeId) -> Result<bool, EditError> {
+    edit(path, |document| {
+        let org = table(document.as_table_mut(), "org");
+        let revoked = org.entry("revoked").or_insert(value(Array::new()));
+        let Some(revoked) = revoked.as_array_mut() else { return Ok(Change::InPlace(false)) };
+        let text = node.to_string();
+        let new = !revoked.iter().any(|known| known.as_str() == Some(text.as_str()));
+        if new {
+            revoked.push(text);
+        }
+        Ok(Change::InPlace(new))
+    })
+}
+
 /// Sets one key of a section, such as `org.name`; a value that is there already is replaced.
 pub fn set(path: &Path, section: &str, key: &str, to: &str) -> Result<(), EditError> {
     edit(path, |document| {
@@ -315,8 +330,6 @@ impl NewServer {
 #[cfg(test)]
 mod tests {
     use std::fs;
-
-    use comity_protocol::ids::NodeId;
 
     use super::*;
 
@@ -459,6 +472,16 @@ mod tests {
             add_peers(&f.path, &[peer(3)]).expect("again");
             assert_eq!(f.config().mesh.peers, expected.into_iter().map(peer).collect::<Vec<_>>(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_node_is_revoked_once() {
+        let f = file("[org]\nname = \"a.b\"\n");
+        let node = NodeId::from(ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key());
+        assert!(revoke_node(&f.path, node).expect("revoke"));
+        assert!(!revoke_node(&f.path, node).expect("again"));
+        assert_eq!(f.config().revoked, [node]);
+        set(&f.path, "org", "revoked", "nonsense").expect_err("not a list");
     }
 
     #[test]

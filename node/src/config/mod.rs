@@ -31,7 +31,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use comity_protocol::constraints::Constraints;
-use comity_protocol::ids::{OrgName, ServerName};
+use comity_protocol::ids::{NodeId, OrgName, ServerName};
 use thiserror::Error;
 use toml::de::DeTable;
 
@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub name: String,
     /// The org that this node belongs to; `None` before it joined one.
     pub org: Option<OrgName>,
+    /// Nodes that this one, as its org's issuer, neither admits nor renews.
+    pub revoked: Vec<NodeId>,
     /// Where this node runs.
     pub site: SiteConfig,
     /// How it reaches others.
@@ -195,9 +197,12 @@ fn doubtful_lines(text: &str, syntax: &Faults) -> Vec<Range<usize>> {
 }
 
 fn read_root(mut root: Section<'_>, lookup: Lookup<'_>) -> NodeConfig {
+    let name = site::read_node_name(root.section("node"));
+    let org = site::OrgConfig::read(root.section("org"));
     let config = NodeConfig {
-        name: site::read_node_name(root.section("node")),
-        org: site::read_org_name(root.section("org")),
+        name,
+        org: org.name,
+        revoked: org.revoked,
         site: SiteConfig::read(root.section("site")),
         mesh: MeshConfig::read(root.section("mesh")),
         mcp: McpConfig::read(root.section("mcp")),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use comity_protocol::geo::{Country, CountrySet};
-use comity_protocol::ids::OrgName;
+use comity_protocol::ids::{NodeId, OrgName};
 
 use super::section::Section;
 
@@ -13,6 +13,8 @@ pub const LABELS_MAX: usize = 16;
 pub const LABEL_BYTES_MAX: usize = 64;
 /// Longest name of a node, in bytes.
 pub const NODE_NAME_BYTES_MAX: usize = 64;
+/// Nodes that one configuration may name as revoked. One whose membership has ended needs no naming.
+pub const REVOKED_MAX: usize = 1_000;
 
 /// The `[site]` section.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,14 +75,28 @@ pub(super) fn read_node_name(mut section: Section<'_>) -> String {
     name
 }
 
-/// Reads `[org]`: the org that this node belongs to, once it belongs to one.
-pub(super) fn read_org_name(mut section: Section<'_>) -> Option<OrgName> {
-    let name = match section.is_present() {
-        true => section.required("name"),
-        false => section.get("name"),
-    };
-    section.finish();
-    name
+/// The `[org]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct OrgConfig {
+    pub(super) name: Option<OrgName>,
+    pub(super) revoked: Vec<NodeId>,
+}
+
+impl OrgConfig {
+    /// Reads `[org]`: the org that this node belongs to, once it belongs to one, and whom it admits no longer.
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let name = match section.is_present() {
+            true => section.required("name"),
+            false => section.get("name"),
+        };
+        let revoked: Vec<NodeId> = section.list_of_distinct("revoked").unwrap_or_default();
+        if revoked.len() > REVOKED_MAX {
+            let hint = "leave out nodes whose membership ended more than seven days ago";
+            section.fault("revoked", format!("names {} nodes", revoked.len()), hint);
+        }
+        section.finish();
+        Self { name, revoked }
+    }
 }
 
 /// The machine's name as Linux tells it, else `node`.

@@ -369,6 +369,9 @@ impl Shared {
         let registrar = Registrar { mesh: &mesh, roots: issuer.chain() };
         let now = self.clock.now();
         let old = registrar.check(shown, node, now)?;
+        if self.config.borrow().revoked.contains(&node) {
+            return Err(Refusal::new(RefusalCode::Introduction, "this node was revoked"));
+        }
         let renewed = self.reception.roll.renew(&issuer, &mesh, &old, now.wall).await;
         Ok(registrar.grant(renewed.map_err(|error| internal(&error))?))
     }
@@ -391,6 +394,9 @@ struct Door<'a> {
 
 impl Hosting for Door<'_> {
     fn find(&self, invite: InviteId) -> Result<IssuedInvite, RefusalCode> {
+        if self.shared.config.borrow().revoked.contains(&self.joiner) {
+            return Err(RefusalCode::Introduction);
+        }
         self.shared.reception.book.find(&invite, &self.joiner, self.shared.clock.now().wall)
     }
 

@@ -11,7 +11,7 @@ use comity_protocol::trust::{MEMBERSHIP_LIFETIME_MAX, Membership};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Shared;
 use super::identity::Member;

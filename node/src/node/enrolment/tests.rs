@@ -501,6 +501,27 @@ async fn a_membership_past_half_of_its_life_is_renewed_by_itself() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_revoked_is_neither_renewed_nor_admitted_again() {
+    let (acme, gone) = (Site::issuer(ACME, "comity"), Site::new("gone", "comity"));
+    let issuer = acme.start().await;
+    gone.join(&issuer.line(member(&["DE"])).await, true).await.unwrap();
+    let shown = org::load_membership(&gone.dir).unwrap().unwrap().bytes().to_vec();
+    issuer.shared.renew_other(gone.node(), &shown).await.expect("a member");
+
+    edit::revoke_node(&acme.dir.config(), gone.node()).unwrap();
+    let mut config = issuer.shared.config.clone();
+    let read = config.wait_for(|config| config.revoked.contains(&gone.node()));
+    timeout(PATIENCE, read).await.unwrap().unwrap();
+    let refused = issuer.shared.renew_other(gone.node(), &shown).await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.detail().as_str()),
+        (RefusalCode::Introduction, "this node was revoked")
+    );
+    assert_eq!(gone.refusal(&issuer.line(member(&["DE"])).await).await, RefusalCode::Introduction);
+    issuer.stop().await;
+}
+
 /// Waits until it `holds`.
 async fn until(holds: impl Fn() -> bool) {
     let waited = timeout(PATIENCE, async {
