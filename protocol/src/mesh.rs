@@ -262,6 +262,9 @@ impl Mesh {
             let _ = mesh.take_advert(&advert, None, now);
         }
         mesh.own.touch(now.mono);
+        if restored.own != Sequence::default() {
+            mesh.own.hold(now.mono + own::OFFERS_WAIT);
+        }
         mesh.act(now);
         mesh
     }

@@ -18,6 +18,7 @@ use super::World;
 use super::gather::{self, DescriptorCache, Me, Sources};
 use crate::clock::Clock;
 use crate::config::NodeConfig;
+use crate::config::servers::Share;
 use crate::config::trust::Approve;
 use crate::keeping::ApprovalKeeping;
 use crate::slot::MeshSlot;
@@ -31,6 +32,10 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// How long a server that went away is still offered to others, so that a restart does not reach every node twice.
 const PROMISE: Duration = Duration::from_secs(10);
+
+/// How long a node that starts waits for its servers before it tells others what it offers: those that it offered before
+/// it went away should not see its tools vanish and return.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Decisions of the operator that may wait; whoever sends more waits.
 pub const DECISIONS_MAX: usize = 16;
@@ -114,6 +119,9 @@ struct State {
     cache: DescriptorCache,
     shown: CatalogueDigest,
     offered: Option<OwnOffers>,
+    /// Whether every shared server has been heard of since the start, or has had its time.
+    settled: bool,
+    started: Instant,
     ready_at: BTreeMap<ServerName, Instant>,
 }
 
@@ -143,7 +151,7 @@ impl Keeper {
                     self.decide(&mut state, decision).await;
                     continue;
                 }
-                () = sleep(TICK) => continue,
+                () = sleep(if state.settled { TICK } else { SETTLE }) => continue,
             }
             sleep(GATHER).await;
         }
@@ -213,7 +221,7 @@ impl Keeper {
     }
 
     async fn offer(&self, state: &mut State, config: &NodeConfig, upstreams: &Upstreams) {
-        let Some(mesh) = self.mesh.get() else { return };
+        let Some(mesh) = self.mesh.get().filter(|_| state.settled(config, upstreams)) else { return };
         let now = Instant::now();
         let ready = upstreams.iter().filter(|(_, view)| view.state == UpstreamState::Ready);
         state.ready_at.extend(ready.map(|(name, _)| (name.clone(), now)));
@@ -235,7 +243,16 @@ impl State {
             cache: DescriptorCache::default(),
             shown: World::default().catalogue.digest(),
             offered: None,
+            settled: false,
+            started: Instant::now(),
             ready_at: BTreeMap::new(),
         }
+    }
+
+    fn settled(&mut self, config: &NodeConfig, upstreams: &Upstreams) -> bool {
+        let shared = config.servers.iter().filter(|(_, server)| server.share != Share::Local);
+        let starting = |name| upstreams.get(name).is_none_or(|view| view.state == UpstreamState::Starting);
+        self.settled |= !shared.map(|(name, _)| name).any(starting) || self.started.elapsed() >= SETTLE;
+        self.settled
     }
 }

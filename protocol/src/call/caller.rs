@@ -34,8 +34,11 @@ pub const PIPELINE_FRESH: Duration = Duration::from_millis(100);
 /// How long a stream may take to open on a connection that exists.
 pub const OPEN_CONNECTED_WAIT: Duration = Duration::from_millis(750);
 
-/// How long a peer that is not connected may take to be dialled and admitted.
-pub const OPEN_DIAL_WAIT: Duration = Duration::from_secs(5);
+/// How long a peer that is not connected may take to be dialled and admitted while there is another candidate.
+pub const OPEN_DIAL_WAIT: Duration = Duration::from_millis(1500);
+
+/// How long the last candidate may take to be dialled and admitted.
+pub const OPEN_DIAL_LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// How long an executor may take to accept while there is another candidate.
 pub const ACCEPT_WAIT: Duration = Duration::from_millis(750);
@@ -334,7 +337,11 @@ impl Caller {
         }
         let Some(target) = self.waiting.pop_front() else { return self.finish_exhausted(false) };
         let (attempt, node) = (AttemptId(self.attempts), target.node);
-        let wait = if target.connected { OPEN_CONNECTED_WAIT } else { OPEN_DIAL_WAIT };
+        let wait = match target.connected {
+            true => OPEN_CONNECTED_WAIT,
+            false if self.waiting.is_empty() => OPEN_DIAL_LAST_WAIT,
+            false => OPEN_DIAL_WAIT,
+        };
         self.effects.push_back(Effect::Open { attempt, node, retry: self.attempts > 0 });
         self.attempts += 1;
         let until = now.mono + wait;

@@ -20,6 +20,10 @@ pub const ADVERT_LIFETIME: Duration = Duration::from_secs(4 * 60 * 60);
 /// How long changes are gathered before they are published together.
 pub const GATHER: Duration = Duration::from_millis(20);
 
+/// How long a node that comes back waits for what it offers before it publishes its first advert: until then others go on
+/// with what it said last, instead of seeing its tools vanish and return.
+pub const OFFERS_WAIT: Duration = Duration::from_secs(3);
+
 /// The least time between two publications; others take sixteen in ten seconds.
 pub const PUBLISH_GAP: Duration = Duration::from_secs(1);
 
@@ -71,6 +75,8 @@ pub struct Own {
     /// The sequence that is being made durable.
     pending: Option<Sequence>,
     leaving: bool,
+    /// Until when the first publication waits for the offers.
+    held: Option<Mono>,
     /// When to publish next; `None` when nothing has changed and nothing was published yet.
     due: Option<Mono>,
     published: Option<Mono>,
@@ -86,9 +92,15 @@ impl Own {
             last,
             pending: None,
             leaving: false,
+            held: None,
             due: None,
             published: None,
         }
+    }
+
+    /// Publishes nothing before the offers are known, or `until` has come.
+    pub fn hold(&mut self, until: Mono) {
+        self.held = Some(until);
     }
 
     /// This node.
@@ -106,6 +118,7 @@ impl Own {
 
     /// The digests of what it offers: to everybody, and to its own org.
     pub fn set_offers(&mut self, federation: Option<BlobDigest>, org: Option<BlobDigest>, now: Mono) {
+        self.held = None;
         if self.offers != (federation, org) {
             self.offers = (federation, org);
             self.touch(now);
@@ -121,6 +134,7 @@ impl Own {
     /// Withdraws everything: the node goes away.
     pub fn leave(&mut self, now: Mono) {
         self.leaving = true;
+        self.held = None;
         self.due = Some(now);
     }
 
@@ -144,7 +158,7 @@ impl Own {
     /// The sequence to make durable now, if it is time to publish. It is at least the wall clock's milliseconds, so that a
     /// node that lost its disk does not begin below what others remember and does not sign one number twice.
     pub fn take_due(&mut self, now: Now) -> Option<Sequence> {
-        if self.pending.is_some() || self.due.is_none_or(|due| now.mono < due) {
+        if self.pending.is_some() || self.ready_at().is_none_or(|ready| now.mono < ready) {
             return None;
         }
         self.due = None;
@@ -192,7 +206,11 @@ impl Own {
 
     /// When to look again.
     pub fn next_timeout(&self) -> Option<Mono> {
-        if self.pending.is_some() { None } else { self.due }
+        if self.pending.is_some() { None } else { self.ready_at() }
+    }
+
+    fn ready_at(&self) -> Option<Mono> {
+        self.due.map(|due| self.held.map_or(due, |held| held.max(due)))
     }
 }
 
@@ -268,5 +286,16 @@ mod tests {
         let known = Sequence { epoch: 1, seq: at(DAY).wall.as_millis() };
         late.observed(known, at(0).mono);
         assert!(late.take_due(at(20)).unwrap() > known);
+    }
+
+    #[test]
+    fn a_node_that_comes_back_waits_for_its_offers_and_not_for_ever() {
+        let mut held = own(Sequence { epoch: 1, seq: 1 });
+        held.hold(at(3000).mono);
+        held.set_addresses(vec!["a".into()], at(0).mono);
+        assert_eq!((held.take_due(at(2999)), held.next_timeout()), (None, Some(at(3000).mono)));
+        assert!(held.clone().take_due(at(3000)).is_some());
+        held.set_offers(Some(BlobDigest::of(b"x")), None, at(100).mono);
+        assert!(held.take_due(at(120)).is_some());
     }
 }
