@@ -29,7 +29,7 @@ use super::receipt::{Expected, Receipt, ReceiptError, ReceiptOutcome};
 pub const ATTEMPTS_MAX: usize = 5;
 
 /// How lately a link must have been heard from for header and body to go together.
-pub const PIPELINE_FRESH: Duration = Duration::from_millis(100);
+pub const PIPELINE_FRESH: Duration = Duration::from_millis(20);
 
 /// How long a stream may take to open on a connection that exists.
 pub const OPEN_CONNECTED_WAIT: Duration = Duration::from_millis(750);
