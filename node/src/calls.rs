@@ -8,6 +8,7 @@
 //! | [`demand`] | what a request demands: constraints of every source, deadline, trace |
 //! | [`chooser`] | how peers have been doing, and the decision |
 //! | `outgoing` | one call of a client here, candidate by candidate |
+//! | `trying` | one try at a candidate, counted until it ends |
 //! | `remote` | the caller's machine over a stream |
 //! | `incoming` | the executor's machine over a stream |
 //! | `answer` | failures and receipts as clients see them |
@@ -19,12 +20,13 @@ mod incoming;
 mod outgoing;
 mod remote;
 mod stream;
+mod trying;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use comity_protocol::call::SeenCalls;
 use comity_protocol::catalogue::Catalogue;
-use comity_protocol::ids::{MeshName, NodeId};
+use comity_protocol::ids::{CallId, CapabilityId, MeshName, NodeId};
 use comity_protocol::route::{RouteReport, RouteRequest};
 use comity_protocol::time::Mono;
 use ed25519_dalek::SigningKey;
@@ -44,6 +46,10 @@ use crate::world::keeper::WorldCell;
 
 use chooser::Chooser;
 use demand::Demand;
+use trying::Trying;
+
+/// Calls of peers beyond the bound that may wait to be told so; further ones are cut off.
+const REFUSING_MAX: usize = 64;
 
 /// What calls are made of.
 pub struct Parts {
@@ -77,6 +83,10 @@ pub struct Calls {
     outgoing: Arc<Semaphore>,
     /// Calls of peers; apart from the others, so that peers cannot keep this site's own clients out.
     incoming: Arc<Semaphore>,
+    /// Calls of peers that are being refused for want of room.
+    refusing: Arc<Semaphore>,
+    /// Their tasks. Each ends soon by itself, so nobody waits for them when this node stops.
+    refusals: TaskTracker,
 }
 
 impl Calls {
@@ -90,14 +100,28 @@ impl Calls {
             tasks: TaskTracker::new(),
             outgoing: Arc::new(Semaphore::new(max)),
             incoming: Arc::new(Semaphore::new(max)),
+            refusing: Arc::new(Semaphore::new(REFUSING_MAX)),
+            refusals: TaskTracker::new(),
             parts,
         })
     }
 
-    /// Waits until every call has ended; nothing new should come in any more. Cancel-safe.
+    /// Takes up no further call of a peer: they are told that there is no room, and go elsewhere.
+    pub fn refuse_peers(&self) {
+        self.incoming.close();
+    }
+
+    /// Takes up no further call at all and waits until those in flight have ended. Cancel-safe.
     pub async fn drained(&self) {
+        self.refuse_peers();
+        self.outgoing.close();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Whether no further call is taken up.
+    pub fn is_closed(&self) -> bool {
+        self.outgoing.is_closed()
     }
 
     /// How many calls are in flight, made and served.
@@ -109,9 +133,8 @@ impl Calls {
     pub fn explain(&self, route: &ToolRoute, demand: &Demand) -> RouteReport {
         let request = route_request(route, demand);
         let now = self.parts.clock.now();
-        self.with_chooser(|chooser| {
-            RouteReport::new(&request, &chooser.decide(&request, &route.candidates, now))
-        })
+        let decided = self.with_chooser(|chooser| chooser.decide(&request, &route.candidates, now));
+        RouteReport::new(&request, &decided)
     }
 
     /// What a request of a client demands here and now.
@@ -122,6 +145,12 @@ impl Calls {
     /// What the choice weighs for `node`, in milliseconds; lower is better.
     pub fn cost_ms(&self, node: &NodeId, now: Mono) -> f64 {
         self.with_chooser(|chooser| chooser.cost_ms(node, now))
+    }
+
+    /// Begins a try at `node`, which counts as in flight until it ends.
+    fn begin_try(&self, node: NodeId, capability: &CapabilityId, call: CallId) -> Trying<'_> {
+        let now = self.parts.clock.mono();
+        Trying::new(self, self.with_chooser(|chooser| chooser.begin(node, capability, call, now)))
     }
 
     fn with_chooser<T>(&self, act: impl FnOnce(&mut Chooser) -> T) -> T {
@@ -156,8 +185,13 @@ impl Gateway for CallGateway {
 
     fn request(&self, request: GatewayRequest) -> Exchange {
         let Ok(permit) = self.0.outgoing.clone().try_acquire_owned() else {
-            let detail = "this node has as many calls in flight as it may".into();
-            return Exchange::failed(Failure::Overloaded { handed_over: false, detail });
+            let stopping = self.0.outgoing.is_closed();
+            let why = if stopping {
+                "this node is stopping"
+            } else {
+                "this node has as many calls in flight as it may"
+            };
+            return Exchange::failed(Failure::Overloaded { handed_over: false, detail: why.into() });
         };
         let (exchange, peer) = exchange();
         let calls = self.0.clone();

@@ -312,28 +312,39 @@ impl ExchangeSender {
         if self.queue.is_closed() {
             return Err(SendError::Gone);
         }
-        let size = message.payload_len() + MESSAGE_OVERHEAD_BYTES;
-        let waiting = self.waiting();
-        if waiting >= INCOMING_MAX || waiting > self.may_wait_before(size) {
+        if !self.has_room(&message) {
             return Err(SendError::Full);
         }
+        let size = size_of(&message);
         // One producer: room seen above is still there.
         self.queue.try_send(Incoming::Message(message)).map_err(|_| SendError::Gone)?;
         self.lock().push(size);
         Ok(())
     }
 
+    /// Whether [`try_send`](Self::try_send) would find room for `message`.
+    pub fn has_room(&self, message: &Message) -> bool {
+        let waiting = self.waiting();
+        waiting < INCOMING_MAX && waiting <= self.may_wait_before(size_of(message))
+    }
+
+    /// Waits until there is room for `message`, which [`try_send`](Self::try_send) then takes: only this end fills the
+    /// queue. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`].
+    pub async fn room_for(&self, message: &Message) -> Result<(), SendError> {
+        let slots = self.queue.max_capacity() - self.may_wait_before(size_of(message)).min(INCOMING_MAX - 1);
+        self.queue.reserve_many(slots).await.map(drop).map_err(|_| SendError::Gone)
+    }
+
     /// Queues a message, waiting for room. Cancel-safe: a message is queued whole or not at all.
+    ///
+    /// # Errors
+    /// [`SendError::Gone`].
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
-        let size = message.payload_len() + MESSAGE_OVERHEAD_BYTES;
-        let slots = self.queue.max_capacity() - self.may_wait_before(size).min(INCOMING_MAX - 1);
-        let permits = self.queue.reserve_many(slots).await;
-        let mut permits = permits.map_err(|_| SendError::Gone)?;
-        if let Some(permit) = permits.next() {
-            permit.send(Incoming::Message(message));
-            self.lock().push(size);
-        }
-        Ok(())
+        self.room_for(&message).await?;
+        self.try_send(message)
     }
 
     /// Ends the conversation. Never waits; a requester that is gone does not hear it.
@@ -367,6 +378,11 @@ impl ExchangeSender {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a message counts as.
+fn size_of(message: &Message) -> usize {
+    message.payload_len() + MESSAGE_OVERHEAD_BYTES
 }
 
 impl Waiting {

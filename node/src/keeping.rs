@@ -162,26 +162,36 @@ impl ApprovalKeeping {
         Approvals::restore(records).map_err(|error| bad("approvals", error))
     }
 
-    /// Makes everything that `approvals` has changed durable.
+    /// Makes everything that `approvals` has changed durable, in batches of a size that the store takes: an approved org
+    /// may come with thousands of tools at once.
     ///
     /// # Errors
-    /// [`CommitError`]; the change is then not durable and the store is poisoned or busy.
+    /// [`CommitError`]; the change, or its later part, is then not durable and the store is poisoned or busy.
     pub async fn keep(&self, approvals: &mut Approvals) -> Result<(), CommitError> {
-        let mut batch = Batch::new();
-        let mut empty = true;
-        while let Some(effect) = approvals.poll_effect() {
-            empty = false;
-            match effect {
-                approval::Effect::Put(key, value) => {
-                    batch.put(&ApprovalKey(codec::encode(&key)), &Approval { value: codec::encode(&value) });
-                }
-                approval::Effect::Remove(key) => {
-                    batch.delete::<Approval>(&ApprovalKey(codec::encode(&key)));
-                }
+        while let Some(batch) = next_batch(approvals) {
+            self.0.commit(batch)?.await?;
+        }
+        Ok(())
+    }
+}
+
+/// The next changes; a record has some 600 bytes at most, so that a batch stays below the store's bound on bytes too.
+fn next_batch(approvals: &mut Approvals) -> Option<Batch> {
+    const RECORDS_PER_BATCH: usize = 512;
+    let mut effects = std::iter::from_fn(|| approvals.poll_effect()).take(RECORDS_PER_BATCH).peekable();
+    effects.peek()?;
+    let mut batch = Batch::new();
+    for effect in effects {
+        match effect {
+            approval::Effect::Put(key, value) => {
+                batch.put(&ApprovalKey(codec::encode(&key)), &Approval { value: codec::encode(&value) });
+            }
+            approval::Effect::Remove(key) => {
+                batch.delete::<Approval>(&ApprovalKey(codec::encode(&key)));
             }
         }
-        if empty { Ok(()) } else { self.0.commit(batch)?.await }
     }
+    Some(batch)
 }
 
 /// Pins that were made by joining or on the command line, beside those of the configuration.
@@ -269,5 +279,39 @@ impl Keeping {
             pins: PinKeeping::new(store.clone()),
             store,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use comity_protocol::approval::{Judgement, Scope};
+    use comity_protocol::ids::{CapabilityId, ContractDigest};
+    use comity_store::Options;
+
+    #[tokio::test]
+    async fn an_approved_org_with_thousands_of_tools_is_kept_and_found_again() {
+        const TOOLS: u32 = 3000;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("store"), Options::new([1; 32], 0)).unwrap().0;
+        let keeping = ApprovalKeeping::new(store.clone());
+        let (mut approvals, now) = (Approvals::new(), Wall::from_millis(1));
+        let org: OrgName = "umbrella.example".parse().unwrap();
+        approvals.approve(Scope::Org(org.clone()), now).unwrap();
+        let capability = |n: u32| CapabilityId {
+            org: org.clone(),
+            server: "s".parse().unwrap(),
+            tool: format!("tool{n}").parse().unwrap(),
+        };
+        let contract = ContractDigest::of(b"c");
+        for n in 0..TOOLS {
+            assert!(approvals.judge(&capability(n), contract, false, now).is_approved());
+        }
+        keeping.keep(&mut approvals).await.unwrap();
+        let kept = keeping.restore().unwrap();
+        assert_eq!(kept.records().count(), 1 + TOOLS as usize);
+        let changed = kept.peek(&capability(TOOLS - 1), ContractDigest::of(b"d"), false);
+        assert!(matches!(changed, Judgement::Quarantined { .. }), "{changed:?}");
+        store.close().unwrap();
     }
 }

@@ -7,8 +7,11 @@
 mod control;
 mod enrolment;
 mod identity;
+mod membership;
 mod renewal;
 mod report;
+#[cfg(test)]
+mod tests;
 mod watchers;
 
 use std::path::PathBuf;
@@ -118,6 +121,8 @@ pub(crate) struct Shared {
     pub(crate) config: watch::Receiver<Arc<NodeConfig>>,
     pub(crate) identity: NodeIdentity,
     pub(crate) me: watch::Sender<crate::world::gather::Me>,
+    /// The membership in use; that of `identity` is the one that the node started with.
+    pub(crate) member: watch::Sender<Option<Member>>,
     pub(crate) keeping: Keeping,
     pub(crate) reception: Arc<Reception>,
     pub(crate) mesh: MeshSlot,
@@ -212,6 +217,7 @@ impl Node {
             dir,
             config_path,
             config: config_receiver,
+            member: watch::Sender::new(identity.member.clone()),
             identity,
             me,
             keeping,
@@ -266,9 +272,10 @@ impl Node {
         self.shared.health.set_draining();
         self.face_stop.cancel();
         let calls = self.shared.calls.clone();
+        // Peers still reach us while their calls finish; with new ones they are sent elsewhere from now on.
+        calls.refuse_peers();
         let finished = async {
-            // Peers still reach us while their calls finish; new ones are turned away once the mesh has left.
-            let _ = (&mut self.critical.face).await;
+            ended(&mut self.critical.face).await;
             calls.drained().await;
         };
         if tokio::time::timeout(grace, finished).await.is_err() {
@@ -281,7 +288,7 @@ impl Node {
         self.shared.tasks.close();
         let end = async {
             self.shared.tasks.wait().await;
-            let _ = (&mut self.critical.keeper).await;
+            ended(&mut self.critical.keeper).await;
             self.shared.upstreams.shutdown().await;
         };
         if tokio::time::timeout(Duration::from_secs(15), end).await.is_err() {
@@ -321,6 +328,14 @@ impl Critical {
                 Err(error) => error.into(),
             },
         }
+    }
+}
+
+/// Waits until a task has ended, which it may have done long since: how is told elsewhere.
+async fn ended<T>(task: &mut JoinHandle<T>) {
+    // A task whose end was taken already must not be asked for it again: that panics.
+    if !task.is_finished() {
+        let _ = task.await;
     }
 }
 

@@ -21,7 +21,7 @@ use comity_protocol::route::Candidate;
 pub struct World {
     /// What clients can call.
     pub catalogue: Arc<Catalogue>,
-    /// Everything that anybody offers, approved or not.
+    /// Everything that anybody offers, approved or not, in the order of capabilities.
     pub tools: Vec<Arc<Tool>>,
     /// The routes by exposed name.
     routes: BTreeMap<String, Arc<ToolRoute>>,
@@ -62,8 +62,9 @@ pub struct ToolRoute {
 }
 
 impl World {
-    /// The world of these tools.
+    /// The world of these tools, which come in the order of their capabilities.
     pub(crate) fn new(catalogue: Catalogue, tools: Vec<Tool>) -> Self {
+        debug_assert!(tools.is_sorted_by_key(|tool| &tool.capability));
         let tools = name_tools(&catalogue, tools);
         let routes = routes(&catalogue, &tools);
         Self { catalogue: Arc::new(catalogue), tools, routes }
@@ -74,7 +75,14 @@ impl World {
         self.routes.get(name).cloned().or_else(|| self.route_by_path(name))
     }
 
-    /// The tools of one capability, whatever their contract and whether approved or not.
+    /// The tools of exactly this capability, whatever their contract and whether approved or not.
+    pub fn tools_under(&self, capability: &CapabilityId) -> &[Arc<Tool>] {
+        let start = self.tools.partition_point(|tool| tool.capability < *capability);
+        let rest = &self.tools[start..];
+        &rest[..rest.partition_point(|tool| tool.capability == *capability)]
+    }
+
+    /// The tools that a person may mean by `name`, whatever their contract and whether approved or not.
     pub fn tools_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Arc<Tool>> + 'a {
         self.tools.iter().filter(move |tool| {
             tool.exposed.as_deref() == Some(name)
@@ -83,10 +91,17 @@ impl World {
         })
     }
 
-    /// A route by `org/server/tool` also leads to what is not approved: the decision then says so.
+    /// A route by `org/server/tool` also leads to what is not approved: the decision then says so. Of several that bear
+    /// the name this node's own is meant, then the one with most nodes; only what may be merged with it takes part.
     fn route_by_path(&self, path: &str) -> Option<Arc<ToolRoute>> {
-        let named = || self.tools.iter().filter(|tool| tool.capability.to_string() == path);
-        let best = named().max_by_key(|tool| (tool.judgement.is_approved(), tool.candidates.len()))?;
+        let capability = capability(path)?;
+        let rank = |tool: &Tool| {
+            let local = tool.candidates.iter().any(is_local);
+            (tool.judgement.is_approved(), local, tool.candidates.len())
+        };
+        let all = self.tools_under(&capability);
+        let best = all.iter().max_by_key(|tool| rank(tool))?;
+        let named = || all.iter().filter(|tool| tool.pool == best.pool);
         Some(Arc::new(ToolRoute {
             server: best.capability.server.clone(),
             tool: best.capability.tool.clone(),
@@ -95,6 +110,16 @@ impl World {
             candidates: named().flat_map(|tool| tool.candidates.iter().cloned()).collect(),
         }))
     }
+}
+
+/// What `org/server/tool` names; only a tool's name may have a slash in it.
+fn capability(path: &str) -> Option<CapabilityId> {
+    let mut parts = path.splitn(3, '/');
+    Some(CapabilityId {
+        org: parts.next()?.parse().ok()?,
+        server: parts.next()?.parse().ok()?,
+        tool: parts.next()?.parse().ok()?,
+    })
 }
 
 /// Notes in each tool the name under which the catalogue exposes it.

@@ -5,7 +5,8 @@ use comity_protocol::call::{
     Answer, CallFailure, CallOutcome, ExecutionFailure, FailedAttempt, Receipt, ReceiptError, receipt,
 };
 use comity_protocol::json::{self, RawObject};
-use comity_protocol::route::{PeerReason, RouteReport};
+use comity_protocol::jsonrpc::codes;
+use comity_protocol::route::{PeerReason, RejectedPeer, Rejection, RouteReport};
 use comity_protocol::trust::Verified;
 use serde_json::value::RawValue;
 use tracing::warn;
@@ -20,9 +21,7 @@ pub(super) const RECEIPT_KEY: &str = "dev.comity/receipt";
 pub(super) fn denial(report: &RouteReport) -> Failure {
     let reasons = || report.reasons().into_iter().map(reason).collect();
     match report.verdict {
-        "unreachable" => {
-            Failure::Unreachable { detail: in_short("nobody who may run it can be reached", report) }
-        }
+        "unreachable" => Failure::Unreachable { detail: out_of_reach(report) },
         "unapproved" => Failure::Unapproved {
             detail: format!(
                 "{} waits for your approval: see `comity tools`, then `comity tools approve {}`",
@@ -33,9 +32,17 @@ pub(super) fn denial(report: &RouteReport) -> Failure {
     }
 }
 
-fn in_short(what: &str, report: &RouteReport) -> String {
-    let whom: Vec<_> = report.rejected.iter().take(5).map(|peer| peer.peer.node.as_str()).collect();
-    if whom.is_empty() { what.to_owned() } else { format!("{what}: {}", whom.join(", ")) }
+/// Who may run it and cannot be reached now; those who may not run it are no news here.
+fn out_of_reach(report: &RouteReport) -> String {
+    const SHOWN_MAX: usize = 5;
+    let reach =
+        |code: &str| [Rejection::Unreachable, Rejection::CircuitOpen].iter().any(|rule| rule.code() == code);
+    let only_reach = |peer: &&RejectedPeer| peer.reasons.iter().all(|reason| reach(&reason.code));
+    let shown = report.rejected.iter().filter(only_reach).take(SHOWN_MAX).map(|peer| {
+        let why: Vec<_> = peer.reasons.iter().map(|reason| reason.detail.as_str()).collect();
+        format!("{} ({}): {}", peer.peer.node, peer.peer.org, why.join(", "))
+    });
+    format!("nobody who may run it can be reached: {}", shown.collect::<Vec<_>>().join("; "))
 }
 
 fn reason(reason: PeerReason) -> DenialReason {
@@ -47,17 +54,30 @@ fn reason(reason: PeerReason) -> DenialReason {
     }
 }
 
-/// Why every candidate that was tried did not take the call.
-pub(super) fn exhausted(attempts: &[FailedAttempt], budget_spent: bool) -> Failure {
-    if !attempts.is_empty() && attempts.iter().all(refused_by_law) {
+/// Why every candidate that was tried did not take the call. `here` is how this node itself failed, if it was tried.
+pub(super) fn exhausted(here: Option<&Failure>, attempts: &[FailedAttempt], budget_spent: bool) -> Failure {
+    if here.is_none() && !attempts.is_empty() && attempts.iter().all(refused_by_law) {
         return Failure::Denied { reasons: attempts.iter().flat_map(refusal_reasons).collect() };
     }
-    let tried: Vec<_> = attempts
+    let here = here.map(|failure| format!("here: {failure}"));
+    let there = attempts
         .iter()
-        .map(|attempt| format!("{} ({}): {}", attempt.target.name, attempt.target.org, attempt.cause))
-        .collect();
+        .map(|attempt| format!("{} ({}): {}", attempt.target.name, attempt.target.org, attempt.cause));
+    let tried: Vec<_> = here.into_iter().chain(there).collect();
     let budget = if budget_spent { "; the retry budget is spent" } else { "" };
-    Failure::Unreachable { detail: format!("{}{budget}", tried.join("; ")) }
+    let detail = format!("{}{budget}", tried.join("; "));
+    match common_code(attempts) {
+        Some("overloaded") => Failure::Overloaded { handed_over: false, detail },
+        Some("too_large") => Failure::TooLarge { handed_over: false, detail },
+        Some("refused") => Failure::Refused { code: codes::INVALID_PARAMS, detail },
+        _ => Failure::Unreachable { detail },
+    }
+}
+
+/// What every attempt failed of, where it was the same.
+fn common_code(attempts: &[FailedAttempt]) -> Option<&str> {
+    let first = attempts.first()?.cause.code();
+    attempts.iter().all(|attempt| attempt.cause.code() == first).then_some(first)
 }
 
 /// Whether an executor refused because it may not run the call, rather than because it cannot now: its server is away, it
@@ -104,7 +124,7 @@ pub(super) fn outcome(outcome: CallOutcome, demand: &Demand) -> Result<Outcome, 
 
 fn call_failure(failure: CallFailure, demand: &Demand) -> Failure {
     match failure {
-        CallFailure::Exhausted { attempts, budget_spent } => exhausted(&attempts, budget_spent),
+        CallFailure::Exhausted { attempts, budget_spent } => exhausted(None, &attempts, budget_spent),
         CallFailure::InDoubt { executor, detail } => Failure::InDoubt {
             detail: format!("{} of {} may have run it: {detail}", executor.name, executor.org),
         },
@@ -114,23 +134,22 @@ fn call_failure(failure: CallFailure, demand: &Demand) -> Failure {
 }
 
 fn answered(answer: Answer, receipt: &Result<Verified<Receipt>, ReceiptError>, demand: &Demand) -> Outcome {
+    let broken = |detail| Outcome::Failed(Failure::UpstreamDied { handed_over: true, detail });
     match answer {
-        Answer::Result(bytes) => match raw(bytes) {
-            Ok(result) => Outcome::Result(with_receipt(result, receipt)),
-            Err(failure) => Outcome::Failed(failure),
-        },
-        Answer::Error(bytes) => raw(bytes).map_or_else(Outcome::Failed, Outcome::Error),
+        Answer::Result(bytes) => {
+            raw(bytes).map_or_else(broken, |result| Outcome::Result(with_receipt(result, receipt)))
+        }
+        Answer::Error(bytes) => raw(bytes).map_or_else(broken, Outcome::Error),
         Answer::Failed(failure) => Outcome::Failed(execution_failure(&failure, demand)),
     }
 }
 
-/// What a peer sent as JSON, checked: it goes to a client as it is.
-pub(super) fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, Failure> {
-    let broken = |detail: String| Failure::UpstreamDied { handed_over: true, detail };
-    let text = String::from_utf8(bytes).map_err(|_| broken("the peer's answer is not UTF-8".into()))?;
+/// What a peer sent as JSON, checked: it goes on as it is. Or what is wrong with it.
+pub(super) fn raw(bytes: Vec<u8>) -> Result<Box<RawValue>, String> {
+    let text = String::from_utf8(bytes).map_err(|_| "what the peer sent is not UTF-8".to_owned())?;
     json::check_depth(text.as_bytes(), json::DEPTH_MAX)
-        .map_err(|error| broken(format!("the peer's answer: {error}")))?;
-    RawValue::from_string(text).map_err(|error| broken(format!("the peer's answer is not JSON: {error}")))
+        .map_err(|error| format!("what the peer sent: {error}"))?;
+    RawValue::from_string(text).map_err(|error| format!("what the peer sent is not JSON: {error}"))
 }
 
 /// The failure that an executor reported.
@@ -142,6 +161,7 @@ pub(super) fn execution_failure(failure: &ExecutionFailure, demand: &Demand) -> 
         "overloaded" => Failure::Overloaded { handed_over, detail },
         "too_large" => Failure::TooLarge { handed_over, detail },
         "internal" => Failure::Internal { handed_over, detail },
+        "refused" => Failure::Refused { code: codes::INVALID_PARAMS, detail },
         _ => Failure::UpstreamDied { handed_over, detail },
     }
 }
@@ -154,9 +174,22 @@ pub(super) fn to_execution_failure(failure: &Failure) -> ExecutionFailure {
         Failure::Overloaded { .. } => "overloaded",
         Failure::TooLarge { .. } => "too_large",
         Failure::Internal { .. } => "internal",
+        Failure::Refused { .. } => "refused",
         _ => "upstream_died",
     };
-    ExecutionFailure::new(code, &failure.to_string(), failure.handed_over())
+    ExecutionFailure::new(code, &detail_of(failure), failure.handed_over())
+}
+
+/// What the caller does not know already from the code.
+fn detail_of(failure: &Failure) -> String {
+    match failure {
+        Failure::UpstreamDied { detail, .. }
+        | Failure::Overloaded { detail, .. }
+        | Failure::TooLarge { detail, .. }
+        | Failure::Internal { detail, .. }
+        | Failure::Refused { detail, .. } => detail.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// The result with the receipt in its `_meta`. All else keeps its bytes; what is no object is left alone.
@@ -197,7 +230,65 @@ mod tests {
     fn what_a_peer_sends_as_json_is_checked() {
         assert!(raw(b"{\"a\":1}".to_vec()).is_ok());
         for bad in [b"{".to_vec(), vec![0xff], b"[".repeat(100_000)] {
-            assert!(matches!(raw(bad), Err(Failure::UpstreamDied { handed_over: true, .. })));
+            assert!(raw(bad).is_err());
+        }
+    }
+
+    fn attempt(cause: AttemptFailure) -> FailedAttempt {
+        let node = comity_protocol::ids::NodeId::from_bytes([1; 32]);
+        let org = "acme.example".parse().unwrap();
+        FailedAttempt {
+            target: comity_protocol::call::Target { node, org, name: "n".into(), connected: true },
+            cause,
+        }
+    }
+
+    fn failed(code: &str) -> FailedAttempt {
+        attempt(AttemptFailure::Failed(ExecutionFailure::new(code, "why", false)))
+    }
+
+    fn refused(code: &str) -> FailedAttempt {
+        attempt(AttemptFailure::Refused(comity_protocol::call::Refusal::new(code, "why")))
+    }
+
+    #[test]
+    fn a_call_that_nobody_took_fails_as_what_they_all_failed_of() {
+        let lost = || attempt(AttemptFailure::Lost("gone".into()));
+        let down = Failure::Unreachable { detail: "the MCP server is down".into() };
+        for (here, attempts, expected) in [
+            (None, vec![lost(), lost()], codes::UNREACHABLE),
+            (None, vec![refused("location_not_allowed")], codes::DENIED),
+            (None, vec![refused("location_not_allowed"), lost()], codes::UNREACHABLE),
+            (None, vec![refused("overloaded"), refused("overloaded")], codes::OVERLOADED),
+            (None, vec![refused("overloaded"), failed("overloaded")], codes::OVERLOADED),
+            (None, vec![failed("too_large")], codes::TOO_LARGE),
+            (None, vec![failed("refused"), failed("refused")], codes::INVALID_PARAMS),
+            (None, vec![failed("upstream_died")], codes::UNREACHABLE),
+            (Some(&down), vec![refused("location_not_allowed")], codes::UNREACHABLE),
+            (None, vec![], codes::UNREACHABLE),
+        ] {
+            let failure = exhausted(here, &attempts, false);
+            assert_eq!(failure.code(), expected, "{here:?} {attempts:?}");
+            assert!(!failure.handed_over());
+            assert_eq!(failure.to_string().contains("server is down"), here.is_some(), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_failure_keeps_its_class_and_its_words_over_the_mesh() {
+        let request = crate::calls::demand::tests::plain();
+        let demand = Demand::of(&request, std::time::Duration::from_secs(9)).unwrap();
+        let detail = || "why it is".to_owned();
+        for failure in [
+            Failure::UpstreamDied { handed_over: true, detail: detail() },
+            Failure::Overloaded { handed_over: true, detail: detail() },
+            Failure::TooLarge { handed_over: true, detail: detail() },
+            Failure::Internal { handed_over: true, detail: detail() },
+            Failure::Refused { code: codes::INVALID_PARAMS, detail: detail() },
+            Failure::Timeout { handed_over: true, after: demand.patience },
+            Failure::Cancelled { handed_over: true },
+        ] {
+            assert_eq!(execution_failure(&to_execution_failure(&failure), &demand), failure);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comity_protocol::constraints::Constraints;
-use comity_protocol::json;
+use comity_protocol::json::{self, JsonError};
 use comity_protocol::jsonrpc::codes;
 use comity_protocol::trace::TraceContext;
 use serde_json::value::RawValue;
@@ -53,7 +53,13 @@ fn merge(caller: &CallerContext, asked: Option<&Constraints>) -> Constraints {
 }
 
 fn requested(params: &RawValue) -> Result<Option<Constraints>, Failure> {
-    json::path(params, &["_meta", CONSTRAINTS_KEY]).map(read).transpose()
+    // Keys that come twice must not hide a demand from one reader that another obeys.
+    let once = |error: JsonError| Failure::Refused {
+        code: codes::INVALID_PARAMS,
+        detail: format!("_meta: {error}"),
+    };
+    let Some(meta) = json::field(params, "_meta").map_err(once)? else { return Ok(None) };
+    json::field(meta, CONSTRAINTS_KEY).map_err(once)?.map(read).transpose()
 }
 
 /// Reads constraints in their JSON form.
@@ -82,7 +88,7 @@ fn own_span(parent: Option<&TraceContext>) -> Option<TraceContext> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use super::*;
@@ -108,6 +114,11 @@ mod tests {
         }
     }
 
+    /// A request that demands nothing of its own.
+    pub(crate) fn plain() -> GatewayRequest {
+        request("{}")
+    }
+
     fn demand(meta: &str) -> Result<Demand, Failure> {
         Demand::of(&request(meta), Duration::from_secs(60))
     }
@@ -125,7 +136,13 @@ mod tests {
 
     #[test]
     fn a_demand_that_cannot_be_read_refuses_the_call() {
-        for meta in [r#"{"dev.comity/constraints":7}"#, r#"{"dev.comity/constraints":{"allow":["DE"]}}"#] {
+        for meta in [
+            r#"{"dev.comity/constraints":7}"#,
+            r#"{"dev.comity/constraints":{"allow":["DE"]}}"#,
+            r#"{"dev.comity/constraints":{"class":3},"dev.comity/constraints":{}}"#,
+            r#"{"dev.comity/constraints":{"class":3}},"_meta":{}"#,
+            "7",
+        ] {
             assert!(matches!(demand(meta), Err(Failure::Refused { .. })), "{meta}");
         }
     }

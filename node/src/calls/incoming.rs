@@ -5,13 +5,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use comity_protocol::call::executor::Effect;
-use comity_protocol::call::{CallerPeer, Desk, Executor, LocalOffer, Visibility};
+use comity_protocol::call::{CallerPeer, Desk, Executor, LocalOffer, SeenCalls, Visibility};
 use comity_protocol::ids::CapabilityId;
 use comity_protocol::json;
-use comity_protocol::jsonrpc::{Limits, Message};
+use comity_protocol::jsonrpc::{Limits, Message, codes};
 use comity_protocol::time::Now;
 use serde_json::value::RawValue;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Sleep, sleep_until};
 use tracing::{Instrument, Span, debug, info, info_span};
 
@@ -27,18 +27,26 @@ use crate::upstream::{CallOptions, VerifiedCaller};
 use crate::world::gather::{Me, own_site};
 
 impl Calls {
-    /// Serves a call that a peer has opened, in a task of its own. Beyond the bound the peer is told at once.
+    /// Serves a call that a peer has opened, in a task of its own. Beyond the bound the peer is told at once, and beyond
+    /// [`super::REFUSING_MAX`] of those its stream is reset, which it takes the same way: it tries elsewhere.
     pub fn serve(self: &Arc<Self>, incoming: IncomingCall) {
         let calls = self.clone();
         let permit = self.incoming.clone().try_acquire_owned().ok();
+        let has_room = permit.is_some();
+        let refusing = (!has_room).then(|| self.refusing.clone().try_acquire_owned());
+        if matches!(refusing, Some(Err(_))) {
+            return debug!(peer = %incoming.peer, "cut off a peer's call: too many are being refused already");
+        }
         let span = info_span!("serve", peer = %incoming.peer, org = %incoming.org, call_id = tracing::field::Empty,
             capability = tracing::field::Empty, principal = tracing::field::Empty, trace_id = tracing::field::Empty);
         let counted = InFlight::begin(&self.parts.metrics);
         let serving = async move {
-            let _counted = counted;
+            let (_counted, _refusing) = (counted, refusing);
             serve(&calls, incoming, permit).await;
         };
-        self.tasks.spawn(serving.instrument(span));
+        // What is only refused ends soon by itself, and is nothing to wait for when this node stops.
+        let tasks = if has_room { &self.tasks } else { &self.refusals };
+        tasks.spawn(serving.instrument(span));
     }
 
     /// What this node offers under `capability` to others now.
@@ -52,8 +60,9 @@ impl Calls {
         };
         let me = self.me();
         let world = self.parts.world.load();
-        let mut offered = world.tools.iter().filter(|tool| tool.capability == *capability);
-        let own = offered
+        let own = world
+            .tools_under(capability)
+            .iter()
             .find_map(|tool| tool.candidates.iter().find(|candidate| candidate.site.node == me.node))?;
         Some(LocalOffer { contract: own.contract, class_max: server.class_max, visibility })
     }
@@ -69,9 +78,10 @@ async fn serve(calls: &Calls, incoming: IncomingCall, permit: Option<OwnedSemaph
         me: calls.me(),
         peer,
         machine,
-        reader: Some(reader),
+        reader: Some(reader.header_first()),
         writer: Some(writer),
         exchange: None,
+        unsaid: None,
         timer: Box::pin(sleep_until(Instant::now().into())),
         has_room: permit.is_some(),
         began: now,
@@ -87,6 +97,8 @@ struct Driver<'a> {
     reader: Option<FrameReader>,
     writer: Option<FrameWriter>,
     exchange: Option<Exchange>,
+    /// What the caller says and the server has no room for. While there is some nothing more is read of the caller.
+    unsaid: Option<Message>,
     timer: Pin<Box<Sleep>>,
     has_room: bool,
     began: Now,
@@ -96,6 +108,8 @@ enum Happened {
     Frame(Result<comity_protocol::call::Frame, StreamError>),
     Written(std::io::Result<()>),
     Upstream(Incoming),
+    /// The server has taken what waited for it, or never will.
+    Said,
     Timeout,
 }
 
@@ -113,18 +127,19 @@ impl Driver<'_> {
     /// Writes what waits, the answer and its receipt among it, and ends the stream.
     async fn end(mut self) {
         const FAREWELL: std::time::Duration = std::time::Duration::from_secs(10);
-        if let Some(writer) = self.writer.take() {
-            let farewell = async {
-                writer.finish().await?;
-                // The caller reads to the end before it lets go; leaving first would cut the receipt off.
-                if let Some(mut reader) = self.reader.take() {
-                    while reader.next().await.is_ok() {}
-                }
-                std::io::Result::Ok(())
-            };
-            if let Ok(Err(error)) = tokio::time::timeout(FAREWELL, farewell).await {
-                debug!(%error, "the caller left before the end");
-            }
+        self.exchange = None;
+        let Some(writer) = self.writer.take() else { return };
+        // A large answer over a slow line takes its time: the caller reads on for as long as it waits at all.
+        let patience = self.machine.deadline().since(self.calls.parts.clock.mono()).max(FAREWELL);
+        match tokio::time::timeout(patience, writer.finish()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return debug!(%error, "the caller left before the end"),
+            Err(_) => return debug!("the caller does not take its answer"),
+        }
+        // The caller reads to the end before it lets go; leaving first would cut the receipt off.
+        if let Some(mut reader) = self.reader.take() {
+            let left = async { while reader.next().await.is_ok() {} };
+            let _ = tokio::time::timeout(FAREWELL, left).await;
         }
     }
 
@@ -132,11 +147,13 @@ impl Driver<'_> {
         self.set_timer();
         let writing = self.writer.as_ref().is_some_and(|writer| !writer.is_idle());
         let has_room = self.writer.as_ref().is_none_or(FrameWriter::has_room);
-        let running = self.exchange.is_some();
+        let (running, full) = (self.exchange.is_some(), self.unsaid.is_some());
+        let server = self.exchange.as_ref().filter(|_| full).map(|exchange| exchange.outgoing.clone());
         tokio::select! {
             biased;
             result = drive(&mut self.writer), if writing => Happened::Written(result),
-            frame = next_frame(&mut self.reader) => Happened::Frame(frame),
+            () = pass_on(server, &mut self.unsaid), if full => Happened::Said,
+            frame = next_frame(&mut self.reader), if !full => Happened::Frame(frame),
             incoming = next_incoming(&mut self.exchange), if running && has_room => Happened::Upstream(incoming),
             () = &mut self.timer => Happened::Timeout,
         }
@@ -169,27 +186,30 @@ impl Driver<'_> {
                 self.machine.handle_upstream_message(message.to_vec(), now);
             }
             Happened::Upstream(Incoming::Done(outcome)) => self.upstream_done(outcome, now),
+            Happened::Said => {}
             Happened::Timeout => self.machine.handle_timeout(now),
         }
     }
 
     fn handle_frame(&mut self, frame: comity_protocol::call::Frame, now: Now) {
         let calls = self.calls;
+        if self.machine.header().is_some() {
+            // The desk is for the header: no other call waits while this one's body is digested.
+            return self.at_desk(frame, &mut SeenCalls::new(), now);
+        }
         let mut seen = calls.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.at_desk(frame, &mut seen, now);
+        drop(seen);
+        self.name_span();
+    }
+
+    fn at_desk(&mut self, frame: comity_protocol::call::Frame, seen: &mut SeenCalls, now: Now) {
+        let calls = self.calls;
         let site = own_site(&self.me, comity_protocol::constraints::DataClass::Restricted);
         let offer = |capability: &CapabilityId| calls.local_offer(capability);
-        let mut desk = Desk {
-            site: &site,
-            offer: &offer,
-            seen: &mut seen,
-            has_room: self.has_room,
-            is_executor: self.me.executor,
-        };
-        let fresh = self.machine.header().is_none();
+        let mut desk =
+            Desk { site: &site, offer: &offer, seen, has_room: self.has_room, is_executor: self.me.executor };
         self.machine.handle_frame(frame, &mut desk, now);
-        if fresh {
-            self.name_span();
-        }
     }
 
     /// Puts into the log's span what the header says, once it was accepted.
@@ -251,10 +271,9 @@ impl Driver<'_> {
     }
 
     fn params(&self, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
-        let detail = |failure: Failure| Failure::Internal { handed_over: false, detail: failure.to_string() };
-        let tool = self.machine.header().map(|header| header.capability.tool.clone());
-        let tool = tool.ok_or_else(|| detail(Failure::Cancelled { handed_over: false }))?;
-        with_tool_name(&raw(body).map_err(detail)?, tool.as_str())
+        let header = self.machine.header().ok_or(Failure::Cancelled { handed_over: false })?;
+        let wrong = |detail| Failure::Refused { code: codes::INVALID_PARAMS, detail };
+        with_tool_name(&raw(body).map_err(wrong)?, header.capability.tool.as_str())
     }
 
     fn open(&self, params: &RawValue) -> Exchange {
@@ -280,11 +299,7 @@ impl Driver<'_> {
             Ok(message) => message,
             Err(error) => return debug!(%error, "the caller sent a message that cannot be read"),
         };
-        let said =
-            self.exchange.as_ref().map(|exchange| exchange.outgoing.try_send(Outgoing::Message(message)));
-        if let Some(Err(error)) = said {
-            debug!(%error, "the server takes no more messages for the call");
-        }
+        self.unsaid = Some(message);
     }
 
     fn cancel(&mut self, reason: Option<String>) {
@@ -300,6 +315,20 @@ impl Driver<'_> {
 
 fn bytes_of(raw: Box<RawValue>) -> Vec<u8> {
     Box::<str>::from(raw).into_string().into_bytes()
+}
+
+/// Gives the server what waits for it, once there is room. Cancel-safe: it is given whole or still waits.
+async fn pass_on(server: Option<mpsc::Sender<Outgoing>>, unsaid: &mut Option<Message>) {
+    let Some(server) = server else { return *unsaid = None };
+    match server.reserve().await {
+        Ok(room) => {
+            if let Some(message) = unsaid.take() {
+                room.send(Outgoing::Message(message));
+            }
+        }
+        // The call has ended at the server; its outcome is on its way.
+        Err(_) => *unsaid = None,
+    }
 }
 
 async fn drive(writer: &mut Option<FrameWriter>) -> std::io::Result<()> {

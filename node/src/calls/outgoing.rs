@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use comity_protocol::call::frame::PAYLOAD_BYTES_MAX;
+use comity_protocol::call::outcome::PATIENCE_FAIR;
 use comity_protocol::call::{FailedAttempt, Target};
 use comity_protocol::ids::{CallId, NodeId};
 use comity_protocol::json::RawObject;
-use comity_protocol::jsonrpc::codes;
+use comity_protocol::jsonrpc::{Message, codes};
 use comity_protocol::route::{Health, Reach, Route, RouteReport, RouteRequest, Verdict};
 use comity_protocol::time::{Mono, Now};
 use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::answer;
 use super::demand::Demand;
 use super::remote;
 use super::{Calls, failed, route_request};
-use crate::exchange::{Exchange, ExchangePeer, Failure, Incoming, Outcome, Outgoing};
+use crate::exchange::{Exchange, ExchangePeer, ExchangeSender, Failure, Incoming, Outcome, Outgoing};
 use crate::gateway::GatewayRequest;
 use crate::metrics::Hop;
 use crate::upstream::{CallOptions, VerifiedCaller};
@@ -107,6 +110,9 @@ async fn attempt(calls: &Arc<Calls>, call: &Call, peer: &mut ExchangePeer) -> (O
     };
     let mut tried = Tried::default();
     for step in steps {
+        if let Some(failure) = over(calls, call, peer) {
+            return (failed(failure), Hop::Out);
+        }
         let outcome = match step {
             Step::Here => {
                 here(calls, call, &params, peer, &mut tried).await.map(|outcome| (outcome, Hop::Local))
@@ -122,17 +128,25 @@ async fn attempt(calls: &Arc<Calls>, call: &Call, peer: &mut ExchangePeer) -> (O
     (failed(tried.failure()), Hop::Out)
 }
 
+/// Why nothing more is to be tried: a server is never given what nobody waits for any more.
+fn over(calls: &Calls, call: &Call, peer: &ExchangePeer) -> Option<Failure> {
+    if calls.parts.clock.mono() >= call.deadline {
+        return Some(Failure::Timeout { handed_over: false, after: call.demand.patience });
+    }
+    peer.sender.is_closed().then_some(Failure::Cancelled { handed_over: false })
+}
+
 /// Decides, and cuts the ranked candidates into steps.
 fn decide(calls: &Calls, call: &Call, request: &RouteRequest) -> Result<Vec<Step>, Failure> {
     let now = calls.parts.clock.now();
-    calls.with_chooser(|chooser| {
+    let route = calls.with_chooser(|chooser| {
         chooser.call_begins();
-        let route = chooser.decide(request, &call.route.candidates, now);
-        match route.verdict() {
-            Verdict::Routable => Ok(steps(&route)),
-            _ => Err(answer::denial(&RouteReport::new(request, &route))),
-        }
-    })
+        chooser.decide(request, &call.route.candidates, now)
+    });
+    match route.verdict() {
+        Verdict::Routable => Ok(steps(&route)),
+        _ => Err(answer::denial(&RouteReport::new(request, &route))),
+    }
 }
 
 fn steps(route: &Route<'_>) -> Vec<Step> {
@@ -167,7 +181,7 @@ impl Tried {
     fn failure(self) -> Failure {
         match self.here {
             Some(failure) if self.there.is_empty() => failure,
-            _ => answer::exhausted(&self.there, self.budget_spent),
+            here => answer::exhausted(here.as_ref(), &self.there, self.budget_spent),
         }
     }
 }
@@ -183,7 +197,7 @@ async fn here(
     let me = calls.me();
     let now = calls.parts.clock.now();
     let capability = call.route.capability_of(&me.org);
-    let attempt = calls.with_chooser(|chooser| chooser.begin(me.node, &capability, call.id, now.mono));
+    let trying = calls.begin_try(me.node, &capability, call.id);
     let caller = VerifiedCaller {
         org: me.org.clone(),
         node: me.node,
@@ -195,9 +209,9 @@ async fn here(
     };
     let exchange =
         calls.parts.upstreams.open(&call.route.server, &call.request.method, params, &caller, &options);
-    let outcome = forward(exchange, peer).await;
-    let now = calls.parts.clock.now();
-    calls.with_chooser(|chooser| chooser.finish(attempt, health(&outcome), now.mono));
+    let deadline = calls.parts.clock.instant(call.deadline).into();
+    let outcome = forward(exchange, peer, deadline, call.demand.patience).await;
+    trying.end(health(&outcome, call.demand.patience));
     match outcome {
         Outcome::Failed(failure) if may_go_elsewhere(&failure) => {
             tried.here = Some(failure);
@@ -207,39 +221,78 @@ async fn here(
     }
 }
 
-/// Passes messages both ways until the outcome. A requester that leaves cancels by dropping the exchange.
-async fn forward(mut exchange: Exchange, peer: &mut ExchangePeer) -> Outcome {
+/// Passes messages both ways until the outcome. A requester that leaves cancels by dropping the exchange; one that does
+/// not keep up holds up its own call, no longer than its deadline, and can still cancel it.
+async fn forward(
+    mut exchange: Exchange,
+    peer: &mut ExchangePeer,
+    deadline: Instant,
+    patience: Duration,
+) -> Outcome {
+    let ExchangePeer { sender, outgoing } = peer;
+    let mut waiting: Option<Message> = None;
     loop {
+        let full = waiting.is_some();
         tokio::select! {
-            incoming = exchange.next() => match incoming {
-                Incoming::Done(outcome) => return outcome,
-                Incoming::Message(message) => {
-                    if peer.sender.send(message).await.is_err() {
-                        return failed(Failure::Cancelled { handed_over: true });
-                    }
+            delivered = deliver(sender, &mut waiting), if full => {
+                if delivered.is_err() {
+                    return failed(Failure::Cancelled { handed_over: true });
                 }
+            }
+            () = sleep_until(deadline), if full => {
+                return failed(Failure::Timeout { handed_over: true, after: patience });
+            }
+            incoming = exchange.next(), if !full => match incoming {
+                Incoming::Done(outcome) => return outcome,
+                Incoming::Message(message) if sender.has_room(&message) => {
+                    // A requester that has gone shows at the other half.
+                    let _ = sender.try_send(message);
+                }
+                Incoming::Message(message) => waiting = Some(message),
             },
-            outgoing = peer.outgoing.recv() => match outgoing {
+            said = outgoing.recv() => match said {
                 None => return failed(Failure::Cancelled { handed_over: true }),
                 // An upstream that has ended the call takes nothing more; its outcome is on its way.
-                Some(outgoing) => drop(exchange.outgoing.send(outgoing).await),
+                Some(said) => drop(exchange.outgoing.send(said).await),
             },
         }
     }
 }
 
-fn health(outcome: &Outcome) -> Health {
+/// Gives the requester the message that waits for it, once there is room. Cancel-safe: it is given whole or still waits.
+pub(super) async fn deliver(
+    sender: &ExchangeSender,
+    waiting: &mut Option<Message>,
+) -> Result<(), crate::exchange::SendError> {
+    let Some(message) = waiting.as_ref() else { return std::future::pending().await };
+    sender.room_for(message).await?;
+    waiting.take().map_or(Ok(()), |message| sender.try_send(message))
+}
+
+/// What the end of a call here tells about its server. What is the requester's own doing tells nothing: one client's
+/// haste or size must not keep the tool from the others.
+fn health(outcome: &Outcome, patience: Duration) -> Health {
     match outcome {
         Outcome::Result(_) | Outcome::Error(_) => Health::Answered,
-        Outcome::Failed(Failure::Cancelled { .. } | Failure::Refused { .. }) => Health::Neutral,
-        Outcome::Failed(_) => Health::CapabilityFault,
+        Outcome::Failed(failure) => match failure {
+            Failure::Cancelled { .. } | Failure::Refused { .. } | Failure::TooLarge { .. } => Health::Neutral,
+            Failure::Overloaded { handed_over: true, .. } => Health::Neutral,
+            Failure::Timeout { .. } if patience < PATIENCE_FAIR => Health::Neutral,
+            _ => Health::CapabilityFault,
+        },
     }
 }
 
 /// Whether a failure of a server here leaves the call free to go to somebody else.
 fn may_go_elsewhere(failure: &Failure) -> bool {
     !failure.handed_over()
-        && !matches!(failure, Failure::Cancelled { .. } | Failure::Timeout { .. } | Failure::TooLarge { .. })
+        && !matches!(
+            failure,
+            Failure::Cancelled { .. }
+                | Failure::Timeout { .. }
+                | Failure::TooLarge { .. }
+                | Failure::Refused { .. }
+        )
 }
 
 /// Runs the call at peers. `None` when none of them took it.
@@ -251,6 +304,10 @@ async fn there(
     peer: &mut ExchangePeer,
     tried: &mut Tried,
 ) -> Option<Outcome> {
+    if params.get().len() > PAYLOAD_BYTES_MAX {
+        let detail = format!("{} bytes where {PAYLOAD_BYTES_MAX} may go to a peer", params.get().len());
+        return Some(failed(Failure::TooLarge { handed_over: false, detail }));
+    }
     let again = tried.here.is_some() || !tried.there.is_empty();
     let outcome = remote::run(calls, call, params, targets, again, peer).await;
     let outcome = match outcome {
@@ -278,5 +335,102 @@ pub(super) fn to_frame_bytes(outgoing: Outgoing) -> Result<Vec<u8>, Option<Strin
     match outgoing {
         Outgoing::Message(message) => Ok(message.to_vec()),
         Outgoing::Cancel { reason } => Err(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::{INCOMING_MAX, exchange};
+
+    const FOREVER: Duration = Duration::from_secs(3600);
+
+    fn far() -> Instant {
+        Instant::now() + FOREVER
+    }
+
+    fn note() -> Message {
+        Message::notification("n", None)
+    }
+
+    /// A conversation whose requester has read nothing of more than it may leave unread.
+    async fn stalled() -> (Exchange, ExchangePeer, Exchange, ExchangePeer) {
+        let ((requester, peer), (upstream, server)) = (exchange(), exchange());
+        for _ in 0..INCOMING_MAX {
+            peer.sender.try_send(note()).unwrap();
+        }
+        server.sender.try_send(note()).unwrap();
+        (requester, peer, upstream, server)
+    }
+
+    #[tokio::test]
+    async fn a_requester_that_does_not_read_can_still_cancel() {
+        let (requester, mut peer, upstream, mut server) = stalled().await;
+        let forwarding = tokio::spawn(async move { forward(upstream, &mut peer, far(), FOREVER).await });
+        requester.outgoing.send(Outgoing::Cancel { reason: None }).await.unwrap();
+        assert!(matches!(server.outgoing.recv().await, Some(Outgoing::Cancel { .. })));
+        drop(requester);
+        let outcome = forwarding.await.unwrap();
+        assert!(matches!(outcome, Outcome::Failed(Failure::Cancelled { handed_over: true })), "{outcome:?}");
+        assert!(server.outgoing.recv().await.is_none(), "the server's end is let go");
+    }
+
+    #[tokio::test]
+    async fn a_requester_that_does_not_read_waits_no_longer_than_its_deadline() {
+        let (_requester, mut peer, upstream, _server) = stalled().await;
+        let deadline = Instant::now() + Duration::from_millis(10);
+        let outcome = forward(upstream, &mut peer, deadline, FOREVER).await;
+        assert!(
+            matches!(outcome, Outcome::Failed(Failure::Timeout { handed_over: true, .. })),
+            "{outcome:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_waited_for_room_comes_in_order_and_once() {
+        let (mut requester, mut peer, upstream, server) = stalled().await;
+        let forwarding = tokio::spawn(async move { forward(upstream, &mut peer, far(), FOREVER).await });
+        server.finish(Outcome::Failed(Failure::Cancelled { handed_over: true }));
+        for _ in 0..=INCOMING_MAX {
+            assert!(matches!(requester.next().await, Incoming::Message(_)));
+        }
+        assert!(matches!(forwarding.await.unwrap(), Outcome::Failed(Failure::Cancelled { .. })));
+    }
+
+    #[test]
+    fn what_a_requester_brought_about_is_not_held_against_the_server() {
+        let short = PATIENCE_FAIR / 2;
+        let timeout = || Failure::Timeout { handed_over: true, after: short };
+        for (failure, patience, expected) in [
+            (timeout(), short, Health::Neutral),
+            (timeout(), PATIENCE_FAIR, Health::CapabilityFault),
+            (Failure::TooLarge { handed_over: false, detail: String::new() }, FOREVER, Health::Neutral),
+            (Failure::Overloaded { handed_over: true, detail: String::new() }, FOREVER, Health::Neutral),
+            (
+                Failure::Overloaded { handed_over: false, detail: String::new() },
+                FOREVER,
+                Health::CapabilityFault,
+            ),
+            (
+                Failure::UpstreamDied { handed_over: true, detail: String::new() },
+                FOREVER,
+                Health::CapabilityFault,
+            ),
+            (Failure::Refused { code: 0, detail: String::new() }, FOREVER, Health::Neutral),
+        ] {
+            assert_eq!(health(&failed(failure.clone()), patience), expected, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn the_tool_is_named_as_its_server_knows_it_and_ambiguous_params_are_refused() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let params =
+            raw(r#"{"z": 1e400,"name":"acme__tool","arguments":{ "b":99999999999999999999, "a":[1.0]}}"#);
+        let expected = r#"{"z":1e400,"name":"tool","arguments":{ "b":99999999999999999999, "a":[1.0]}}"#;
+        assert_eq!(with_tool_name(&params, "tool").unwrap().get(), expected);
+        for wrong in [r#"{"name":"a","name":"b"}"#, "[]", "7"] {
+            assert!(matches!(with_tool_name(&raw(wrong), "tool"), Err(Failure::Refused { .. })), "{wrong}");
+        }
     }
 }

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use comity_protocol::call::caller::{AttemptId, Effect};
-use comity_protocol::call::frame::FrameKind;
+use comity_protocol::call::frame::{FrameKind, PAYLOAD_BYTES_MAX};
 use comity_protocol::call::header::HeaderParts;
 use comity_protocol::call::{CallOutcome, CallPlan, Caller, Principal, Target};
 use comity_protocol::ids::{NodeId, PayloadDigest};
 use comity_protocol::json;
 use comity_protocol::jsonrpc::{Limits, Message, codes};
-use comity_protocol::route::Attempt;
 use comity_protocol::time::Mono;
 use serde_json::value::RawValue;
 use tokio::time::{Sleep, sleep_until};
 use tracing::debug;
 
 use super::Calls;
-use super::outgoing::{Call, addresses, to_frame_bytes};
+use super::outgoing::{Call, addresses, deliver, to_frame_bytes};
 use super::stream::{FrameReader, FrameWriter, StreamError, split};
+use super::trying::Trying;
 use crate::exchange::{ExchangePeer, Failure, Outgoing};
 use crate::mesh::{MeshStream, OpenError};
 
@@ -47,10 +47,10 @@ pub(super) async fn run(
         body: params.get().as_bytes(),
         machine,
         again,
-        requester: Requester { peer, present: true },
+        requester: Requester { peer, present: true, undelivered: None },
         opening: None,
         stream: None,
-        attempt: None,
+        trying: None,
         timer: Box::pin(sleep_until(Instant::now().into())),
     };
     Ok(driver.drive().await)
@@ -87,6 +87,8 @@ fn plan(calls: &Calls, call: &Call, params: &RawValue) -> CallPlan {
 struct Requester<'a> {
     peer: &'a mut ExchangePeer,
     present: bool,
+    /// A message that it has no room for. While there is one nothing more is read of the executor.
+    undelivered: Option<Message>,
 }
 
 struct Open {
@@ -104,7 +106,7 @@ struct Driver<'a> {
     requester: Requester<'a>,
     opening: Option<(AttemptId, NodeId, Opening)>,
     stream: Option<Open>,
-    attempt: Option<Attempt>,
+    trying: Option<Trying<'a>>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -114,6 +116,8 @@ enum Happened {
     Frame(AttemptId, Result<comity_protocol::call::Frame, StreamError>),
     Written(AttemptId, std::io::Result<()>),
     Said(Option<Outgoing>),
+    /// The requester has taken what waited for it, or never will.
+    Delivered,
     Timeout,
 }
 
@@ -136,6 +140,8 @@ impl Driver<'_> {
         self.set_timer();
         let busy_writing = self.stream.as_ref().is_some_and(|open| !open.writer.is_idle());
         let has_room = self.stream.as_ref().is_none_or(|open| open.writer.has_room());
+        let (peer, undelivered) = (&mut *self.requester.peer, &mut self.requester.undelivered);
+        let full = undelivered.is_some();
         let (reader, writer) = match &mut self.stream {
             Some(open) => (Some((open.attempt, &mut open.reader)), Some((open.attempt, &mut open.writer))),
             None => (None, None),
@@ -144,8 +150,9 @@ impl Driver<'_> {
             biased;
             Some(happened) = opened(&mut self.opening) => happened,
             happened = written(writer), if busy_writing => happened,
-            happened = next_frame(reader) => happened,
-            said = self.requester.peer.outgoing.recv(), if self.requester.present && has_room => Happened::Said(said),
+            said = peer.outgoing.recv(), if self.requester.present && has_room => Happened::Said(said),
+            _ = deliver(&peer.sender, undelivered), if full => Happened::Delivered,
+            happened = next_frame(reader), if !full => happened,
             () = &mut self.timer => Happened::Timeout,
         }
     }
@@ -182,15 +189,25 @@ impl Driver<'_> {
                 self.machine.handle_lost(attempt, error.to_string(), now);
             }
             Happened::Said(Some(outgoing)) => match to_frame_bytes(outgoing) {
+                Ok(message) if message.len() > PAYLOAD_BYTES_MAX => {
+                    debug!(bytes = message.len(), "the requester said more than a frame holds: dropped");
+                }
                 Ok(message) => self.machine.handle_message(message),
-                Err(reason) => self.machine.handle_cancel(reason.as_deref(), now),
+                Err(reason) => self.cancel(reason.as_deref(), now),
             },
             Happened::Said(None) => {
                 self.requester.present = false;
-                self.machine.handle_cancel(Some("the requester is gone"), now);
+                self.cancel(Some("the requester is gone"), now);
             }
+            Happened::Delivered => self.requester.undelivered = None,
             Happened::Timeout => self.machine.handle_timeout(now),
         }
+    }
+
+    /// A requester that has cancelled waits for the outcome only.
+    fn cancel(&mut self, reason: Option<&str>, now: comity_protocol::time::Now) {
+        self.requester.undelivered = None;
+        self.machine.handle_cancel(reason, now);
     }
 
     fn last_heard(&self, node: NodeId) -> Option<Mono> {
@@ -215,7 +232,7 @@ impl Driver<'_> {
                     self.note_queued(attempt, queued);
                 }
                 Effect::Close { attempt, health } => self.close(attempt, health).await,
-                Effect::Deliver(bytes) => self.deliver(&bytes).await,
+                Effect::Deliver(bytes) => self.deliver(&bytes),
                 Effect::Finish(outcome) => return Some(*outcome),
             }
         }
@@ -246,8 +263,7 @@ impl Driver<'_> {
         let Some(mesh) = self.calls.parts.mesh.get() else {
             return self.machine.handle_lost(attempt, "this node has joined no mesh".into(), now);
         };
-        let (capability, id) = (&self.call.route.capability, self.call.id);
-        self.attempt = Some(self.calls.with_chooser(|chooser| chooser.begin(node, capability, id, now.mono)));
+        self.trying = Some(self.calls.begin_try(node, &self.call.route.capability, self.call.id));
         let addresses = addresses(self.calls, &node);
         let opening = Box::pin(async move { mesh.open_call(node, &addresses).await });
         self.opening = Some((attempt, node, opening));
@@ -261,22 +277,25 @@ impl Driver<'_> {
             // A cancellation may wait: give it a moment. A stream that is dropped tells the executor the same.
             let _ = tokio::time::timeout(std::time::Duration::from_millis(100), open.writer.finish()).await;
         }
-        if let Some(attempt) = self.attempt.take() {
-            let now = self.now();
-            self.calls.with_chooser(|chooser| chooser.finish(attempt, health, now.mono));
+        if let Some(trying) = self.trying.take() {
+            trying.end(health);
         }
     }
 
-    /// Gives the requester a message. A slow one holds up its own call, no longer than its deadline.
-    async fn deliver(&mut self, bytes: &[u8]) {
+    /// Gives the requester a message. A slow one holds up its own call: nothing more is read until it has room.
+    fn deliver(&mut self, bytes: &[u8]) {
         let limits = Limits { bytes_max: bytes.len(), depth_max: json::DEPTH_MAX };
         let message = match Message::parse(bytes, limits) {
             Ok(message) => message,
             Err(error) => return debug!(%error, "the executor sent a message that cannot be read"),
         };
-        let deadline = self.calls.parts.clock.instant(self.call.deadline).into();
-        // The deadline shows again at the machine's own timer; a requester that has gone shows at its queue.
-        let _ = tokio::time::timeout_at(deadline, self.requester.peer.sender.send(message)).await;
+        let Requester { peer, undelivered, .. } = &mut self.requester;
+        if peer.sender.has_room(&message) {
+            // A requester that has gone shows at its other half.
+            let _ = peer.sender.try_send(message);
+        } else {
+            *undelivered = Some(message);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use comity_protocol::call::frame::{self, FrameKind};
 use comity_protocol::call::{Frame, FrameDecoder, FrameError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use crate::mesh::MeshStream;
 
@@ -13,6 +13,9 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// Bytes that may wait to be written before nothing more is taken in for the peer: one largest body and some.
 pub(super) const UNSENT_BYTES_MAX: usize = frame::PAYLOAD_BYTES_MAX + 256 * 1024;
+
+/// Bytes already written that may stay in the buffer while more is queued behind them.
+const WRITTEN_KEPT_MAX: usize = 64 * 1024;
 
 /// Why nothing more will come.
 #[derive(Debug, thiserror::Error)]
@@ -26,23 +29,38 @@ pub(super) enum StreamError {
     /// What came is no frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// What came first is no header.
+    #[error("the stream does not begin with a header")]
+    NoHeader,
 }
 
 /// The reading half.
-pub(super) struct FrameReader {
-    half: ReadHalf<MeshStream>,
+pub(super) struct FrameReader<R = ReadHalf<MeshStream>> {
+    half: R,
     decoder: FrameDecoder,
     buffer: Vec<u8>,
     at: usize,
+    /// Whether the first frame must be a header: nothing larger is held of a stream that has not shown one.
+    header_first: bool,
 }
 
-impl FrameReader {
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    fn new(half: R) -> Self {
+        Self { half, decoder: FrameDecoder::new(), buffer: Vec::new(), at: 0, header_first: false }
+    }
+
+    /// Takes nothing but a header as the first frame.
+    pub(super) fn header_first(self) -> Self {
+        Self { header_first: true, ..self }
+    }
+
     /// The next frame. Cancel-safe: bytes that have arrived are kept.
     pub(super) async fn next(&mut self) -> Result<Frame, StreamError> {
         loop {
             let mut rest = &self.buffer[self.at..];
             let frame = self.decoder.push(&mut rest)?;
             self.at = self.buffer.len() - rest.len();
+            self.check_first(frame.as_ref())?;
             if let Some(frame) = frame {
                 return Ok(frame);
             }
@@ -54,17 +72,33 @@ impl FrameReader {
             }
         }
     }
+
+    fn check_first(&mut self, frame: Option<&Frame>) -> Result<(), StreamError> {
+        if !self.header_first {
+            return Ok(());
+        }
+        let kind = frame.map(Frame::kind).or(self.decoder.arriving());
+        if kind.is_some_and(|kind| kind != FrameKind::Header) {
+            return Err(StreamError::NoHeader);
+        }
+        self.header_first = frame.is_none();
+        Ok(())
+    }
 }
 
 /// The writing half, with what waits to be written.
-pub(super) struct FrameWriter {
-    half: WriteHalf<MeshStream>,
+pub(super) struct FrameWriter<W = WriteHalf<MeshStream>> {
+    half: W,
     unsent: Vec<u8>,
     sent: usize,
     flushed: bool,
 }
 
-impl FrameWriter {
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    fn new(half: W) -> Self {
+        Self { half, unsent: Vec::new(), sent: 0, flushed: true }
+    }
+
     /// Queues a frame; [`Self::drive`] writes it.
     pub(super) fn queue(&mut self, frame: &Frame) -> Result<(), FrameError> {
         self.flushed = false;
@@ -92,7 +126,12 @@ impl FrameWriter {
     /// Writes until nothing waits. Cancel-safe: what was written is not written again.
     pub(super) async fn drive(&mut self) -> io::Result<()> {
         while self.sent < self.unsent.len() {
-            self.sent += self.half.write(&self.unsent[self.sent..]).await?;
+            let written = self.half.write(&self.unsent[self.sent..]).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.sent += written;
+            self.let_go();
         }
         self.half.flush().await?;
         self.unsent.clear();
@@ -100,6 +139,14 @@ impl FrameWriter {
         // A large body should not stay allocated for the rest of a long call.
         self.unsent.shrink_to(READ_BYTES);
         Ok(())
+    }
+
+    /// Drops what was written once it is the larger part: a writer that never quite catches up must not keep it all.
+    fn let_go(&mut self) {
+        if self.sent >= WRITTEN_KEPT_MAX && self.sent >= self.unsent.len() - self.sent {
+            self.unsent.drain(..self.sent);
+            self.sent = 0;
+        }
     }
 
     /// Writes what waits and ends the stream.
@@ -112,6 +159,61 @@ impl FrameWriter {
 /// Both halves of a call's stream.
 pub(super) fn split(stream: MeshStream) -> (FrameReader, FrameWriter) {
     let (read, write) = tokio::io::split(stream);
-    let reader = FrameReader { half: read, decoder: FrameDecoder::new(), buffer: Vec::new(), at: 0 };
-    (reader, FrameWriter { half: write, unsent: Vec::new(), sent: 0, flushed: true })
+    (FrameReader::new(read), FrameWriter::new(write))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(bytes: usize) -> Frame {
+        Frame::Message(vec![b'm'; bytes])
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_was_half_read_or_half_written_when_dropped_goes_on_where_it_was() {
+        let (ours, theirs) = tokio::io::duplex(7);
+        let (mut reader, mut writer) = (FrameReader::new(theirs), FrameWriter::new(ours));
+        for bytes in [0, 1, 100, 3000] {
+            writer.queue(&message(bytes)).unwrap();
+        }
+        let mut read = Vec::new();
+        while read.len() < 4 {
+            // Each poll makes a little progress and is dropped. A task that never waits is made to, or stands still.
+            tokio::task::yield_now().await;
+            let _ = futures::poll!(std::pin::pin!(writer.drive()));
+            if let std::task::Poll::Ready(frame) = futures::poll!(std::pin::pin!(reader.next())) {
+                read.push(frame.unwrap());
+            }
+        }
+        assert_eq!(read, [message(0), message(1), message(100), message(3000)]);
+        writer.drive().await.unwrap();
+        assert!(writer.is_idle());
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_never_catches_up_keeps_no_more_than_what_waits() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let mut writer = FrameWriter::new(ours);
+        let mut sink = vec![0; 1 << 16];
+        writer.queue(&message(1 << 20)).unwrap();
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+            writer.queue(&message((1 << 16) - 6)).unwrap();
+            assert!(futures::poll!(std::pin::pin!(writer.drive())).is_pending(), "it is always behind");
+            let _ = theirs.read(&mut sink).await.unwrap();
+            assert!(writer.unsent.len() < 4 << 20, "{} bytes are kept", writer.unsent.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_does_not_begin_with_a_header_is_not_read_on() {
+        let (mut ours, theirs) = tokio::io::duplex(64);
+        ours.write_all(&frame::prefix(FrameKind::Body, 8_000_000).unwrap()).await.unwrap();
+        let mut reader = FrameReader::new(theirs).header_first();
+        assert!(matches!(reader.next().await, Err(StreamError::NoHeader)));
+        let (mut ours, theirs) = tokio::io::duplex(64);
+        ours.write_all(&Frame::Accept.to_vec().unwrap()).await.unwrap();
+        assert!(matches!(FrameReader::new(theirs).header_first().next().await, Err(StreamError::NoHeader)));
+    }
 }

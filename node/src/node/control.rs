@@ -120,14 +120,11 @@ impl Shared {
         let (done, decided) = oneshot::channel();
         let decision = Decision { approve, scopes: scopes.clone(), done };
         let gone = || ControlFault::new(FaultKind::Failed, "the node is stopping");
-        let mut rebuilt = self.world.rebuilt();
-        rebuilt.mark_unchanged();
         self.decisions.send(decision).await.map_err(|_| gone())?;
         decided.await.map_err(|_| gone())?.map_err(|error| {
             ControlFault::new(FaultKind::Failed, crate::telemetry::Chain(&error).to_string())
         })?;
-        // The answer shows the tools as they are under the decision.
-        let _ = rebuilt.changed().await;
+        // The world shows the decision by now.
         let changed = self.tools().into_iter().filter(|tool| covers(&scopes, tool));
         Ok(Response::Tools(changed.collect()))
     }

@@ -122,7 +122,11 @@ impl NodeIdentity {
 
     /// This node as routing sees it.
     pub fn me(&self, config: &NodeConfig) -> Me {
-        let member = self.member.as_ref();
+        self.me_as(self.member.as_ref(), config)
+    }
+
+    /// This node as routing sees it under `member`.
+    pub(super) fn me_as(&self, member: Option<&Member>, config: &NodeConfig) -> Me {
         let org = member.map(|member| member.membership.org.clone()).or_else(|| config.org.clone());
         Me {
             node: self.node,

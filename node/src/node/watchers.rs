@@ -4,23 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use comity_protocol::ids::ServerName;
+use comity_protocol::ids::{OrgName, RootHash, ServerName};
 use comity_protocol::mesh::overlay::Seed;
 use comity_protocol::time::Wall;
 use comity_protocol::trust::{MEMBERSHIP_LIFETIME_MAX, Membership};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, sleep};
-use tracing::info;
+use tracing::{error, info};
 
 use super::Shared;
-use super::identity::Member;
 use crate::admin::AdminServer;
 use crate::config::NodeConfig;
 use crate::config::mesh::PeerAddress;
 use crate::control::reports::ServerState;
 use crate::control::server::ControlServer;
 use crate::mesh::{Incoming, IncomingCall};
+use crate::telemetry::Chain;
 use crate::upstream::{UpstreamConfig, UpstreamState};
 
 /// How often gauges are set.
@@ -60,6 +60,7 @@ impl Shared {
         self.tasks.spawn(async move { crate::config::watch::watch(path, config, stop).await });
         self.tasks.spawn(shared.clone().follow_config());
         self.tasks.spawn(shared.clone().look_after());
+        self.tasks.spawn(shared.clone().follow_membership());
         if self.identity.member.is_some() {
             self.tasks.spawn(shared.clone().keep_membership());
         }
@@ -88,16 +89,38 @@ impl Shared {
         }
     }
 
+    /// An org that the file no longer names goes back to the pin that it was given by joining, if there is one. The own
+    /// org's is the membership's, whatever the file says.
     async fn apply_trust(&self, before: &NodeConfig, after: &NodeConfig) {
         let Some(mesh) = self.mesh.get() else { return };
-        for gone in before.trust.iter().filter(|org| !after.trust.iter().any(|kept| kept.name == org.name)) {
-            info!(org = %gone.name, "org unpinned");
-            mesh.unpin(gone.name.clone()).await;
+        let own = self.me.borrow().org.clone();
+        let root = |config: &NodeConfig, name: &OrgName| {
+            config.trust.iter().find(|org| org.name == *name).map(|org| org.root)
+        };
+        let named = before.trust.iter().chain(&after.trust).map(|org| &org.name);
+        for name in named.filter(|name| **name != own).collect::<BTreeSet<_>>() {
+            let now = root(after, name);
+            if now == root(before, name) {
+                continue;
+            }
+            match now.or_else(|| self.joined_pin(name)) {
+                Some(root) => {
+                    info!(org = %name, %root, "org pinned");
+                    mesh.pin(name.clone(), root).await;
+                }
+                None => {
+                    info!(org = %name, "org unpinned");
+                    mesh.unpin(name.clone()).await;
+                }
+            }
         }
-        for org in after.trust.iter().filter(|org| !before.trust.contains(org)) {
-            info!(org = %org.name, root = %org.root, "org pinned");
-            mesh.pin(org.name.clone(), org.root).await;
-        }
+    }
+
+    fn joined_pin(&self, org: &OrgName) -> Option<RootHash> {
+        let pins = self.keeping.pins.all();
+        let pins =
+            pins.inspect_err(|error| error!(error = %Chain(error), "kept pins cannot be read")).ok()?;
+        pins.into_iter().find(|(name, ..)| name == org).map(|(_, root, _)| root)
     }
 
     async fn apply_seeds(&self, before: &NodeConfig, after: &NodeConfig) {
@@ -111,40 +134,35 @@ impl Shared {
     async fn look_after(self: Arc<Self>) {
         let mut ticks = interval(LOOK_INTERVAL);
         let mut changes = self.upstreams.changes();
+        let mut servers = BTreeSet::new();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 _ = ticks.tick() => {}
                 _ = changes.changed() => {}
             }
-            self.set_gauges();
+            self.set_gauges(&mut servers);
         }
     }
 
-    fn set_gauges(&self) {
+    /// `servers` are those that have a gauge.
+    fn set_gauges(&self, servers: &mut BTreeSet<ServerName>) {
         let snapshot = self.mesh.snapshot();
         let peers: BTreeSet<_> = snapshot.linked().map(|peer| peer.node).collect();
         self.metrics.peers.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
         self.metrics.directory_size.set(i64::try_from(snapshot.nodes.len()).unwrap_or(i64::MAX));
-        for (name, view) in self.upstreams.snapshot().iter() {
+        let upstreams = self.upstreams.snapshot();
+        for (name, view) in upstreams.iter() {
             self.metrics.upstream(name.as_str(), Some(server_state(view.state)));
+            servers.insert(name.clone());
         }
-    }
-
-    /// The present membership: as the file says, which a renewal or a join by hand may have replaced.
-    pub(super) fn member(&self) -> Option<Member> {
-        let config = self.config.borrow().clone();
-        let fresh = super::NodeIdentity::load(&self.dir, &config, self.clock.now().wall).ok();
-        fresh.and_then(|identity| identity.member).or_else(|| self.identity.member.clone())
-    }
-
-    /// Uses a renewed membership from now on.
-    pub(super) async fn take_membership(&self, member: Member) {
-        info!(expires = %member.membership.expires, "membership renewed");
-        self.me.send_modify(|me| me.locations_max = member.membership.locations_max);
-        if let Some(mesh) = self.mesh.get() {
-            mesh.set_membership(member.membership, member.chain).await;
-        }
+        servers.retain(|name| {
+            let there = upstreams.contains_key(name);
+            if !there {
+                self.metrics.upstream(name.as_str(), None);
+            }
+            there
+        });
     }
 
     pub(super) fn announce(&self) {

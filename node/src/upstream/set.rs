@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use comity_protocol::ids::ServerName;
-use comity_protocol::jsonrpc::codes;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -166,9 +165,9 @@ impl Drop for UpstreamSet {
 fn absent(server: &ServerName, absence: Absence) -> Failure {
     match absence {
         Absence::Away => Failure::Unreachable { detail: format!("the MCP server {server} is down") },
-        Absence::Unknown => Failure::Refused {
-            code: codes::INVALID_PARAMS,
-            detail: format!("there is no MCP server {server}"),
-        },
+        // Whoever names one has just seen it: it was removed meanwhile, and the call may go elsewhere.
+        Absence::Unknown => {
+            Failure::Unreachable { detail: format!("there is no MCP server {server} any more") }
+        }
     }
 }

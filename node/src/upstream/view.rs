@@ -44,6 +44,18 @@ pub enum UpstreamState {
 }
 
 impl UpstreamView {
+    /// A server that offers `tools`, as it wrote them, and cannot be spoken to.
+    #[cfg(test)]
+    pub(crate) fn offering(state: UpstreamState, tools: &[&str]) -> Self {
+        let tool = |raw: &&str| {
+            let raw = serde_json::value::RawValue::from_string((*raw).to_owned()).expect("JSON");
+            let name = comity_protocol::json::path(&raw, &["name"]).and_then(comity_protocol::json::as_str);
+            super::list::Tool { name: name.expect("a name").parse().expect("a tool's name"), raw }
+        };
+        let offerings = Offerings { tools: tools.iter().map(tool).collect(), ..Offerings::default() };
+        Self { state, offerings, ..Self::starting() }
+    }
+
     /// Calls in flight.
     pub fn in_flight(&self) -> usize {
         self.session.as_ref().map_or(0, |session| session.table().in_flight())

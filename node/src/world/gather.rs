@@ -26,7 +26,7 @@ use crate::upstream::{UpstreamState, UpstreamView, Upstreams};
 pub const DESCRIPTORS_CACHED_MAX: usize = 16 * 1024;
 
 /// Who this node is, as far as routing is concerned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Me {
     /// This node.
     pub node: NodeId,
@@ -60,11 +60,43 @@ pub struct Sources<'a> {
     pub now: Wall,
 }
 
-/// Parsed descriptors, kept because most of them are the same in the next world.
+/// What is kept from one world to the next: parsed descriptors, because most of them are the same, and each peer's last
+/// offers, which count until the new ones that it advertises have been pulled. Without them every change at a peer
+/// would take all its tools from the catalogue for a moment.
 #[derive(Debug, Default)]
-pub struct DescriptorCache(BTreeMap<BlobDigest, Arc<Descriptor>>);
+pub struct DescriptorCache {
+    descriptors: BTreeMap<BlobDigest, Arc<Descriptor>>,
+    /// Those to everybody and those to its org; bounded by the nodes known.
+    offers: BTreeMap<(NodeId, Audience), Arc<OfferSet>>,
+}
+
+/// To whom a set of offers goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Audience {
+    Everybody,
+    OwnOrg,
+}
 
 impl DescriptorCache {
+    /// The offers that `node` makes to `audience` now, or made last where those of `digest` are not here yet.
+    fn offers(
+        &mut self,
+        node: NodeId,
+        audience: Audience,
+        digest: Option<BlobDigest>,
+        blobs: &Blobs,
+    ) -> Option<Arc<OfferSet>> {
+        let key = (node, audience);
+        let Some(digest) = digest else {
+            self.offers.remove(&key);
+            return None;
+        };
+        if let Some(set) = blobs.set(&digest) {
+            self.offers.insert(key, set.clone());
+        }
+        self.offers.get(&key).cloned()
+    }
+
     fn own(&mut self, raw: &str) -> Option<Arc<Descriptor>> {
         let digest = BlobDigest::of(raw.as_bytes());
         self.get_or(digest, || Descriptor::parse(raw).ok())
@@ -72,8 +104,8 @@ impl DescriptorCache {
 
     /// The descriptor of a peer's offer; `None` when it is not what the offer says, or not here yet.
     fn offered(&mut self, offer: &Offer, blobs: &Blobs) -> Option<Arc<Descriptor>> {
-        let bytes = blobs.get(&offer.descriptor)?;
-        let descriptor = self.get_or(offer.descriptor, || Descriptor::parse_offered(bytes, offer).ok())?;
+        let parse = || Descriptor::parse_offered(blobs.get(&offer.descriptor)?, offer).ok();
+        let descriptor = self.get_or(offer.descriptor, parse)?;
         let consistent = descriptor.contract() == offer.contract && *descriptor.name() == offer.tool;
         consistent.then_some(descriptor)
     }
@@ -83,19 +115,20 @@ impl DescriptorCache {
         digest: BlobDigest,
         parse: impl FnOnce() -> Option<Descriptor>,
     ) -> Option<Arc<Descriptor>> {
-        if let Some(known) = self.0.get(&digest) {
+        if let Some(known) = self.descriptors.get(&digest) {
             return Some(known.clone());
         }
         let parsed = Arc::new(parse()?);
-        if self.0.len() < DESCRIPTORS_CACHED_MAX {
-            self.0.insert(digest, parsed.clone());
+        if self.descriptors.len() < DESCRIPTORS_CACHED_MAX {
+            self.descriptors.insert(digest, parsed.clone());
         }
         Some(parsed)
     }
 
-    fn retain_used(&mut self, world: &[Tool]) {
+    fn retain_used(&mut self, world: &[Tool], nodes: &BTreeMap<NodeId, Arc<Entry>>) {
         let used: BTreeSet<BlobDigest> = world.iter().map(|tool| tool.descriptor.blob()).collect();
-        self.0.retain(|digest, _| used.contains(digest));
+        self.descriptors.retain(|digest, _| used.contains(digest));
+        self.offers.retain(|(node, _), _| nodes.contains_key(node));
     }
 }
 
@@ -123,10 +156,11 @@ pub fn world(sources: &Sources<'_>, approvals: &mut Approvals, cache: &mut Descr
         judgement: found.candidate.approval,
     }));
     let tools = group(found);
-    cache.retain_used(&tools);
+    cache.retain_used(&tools, sources.nodes);
     World::new(catalogue, tools)
 }
 
+/// `found` has all that one node offers in a row.
 fn group(found: Vec<Found>) -> Vec<Tool> {
     let mut tools: BTreeMap<(CapabilityId, ContractDigest, Pool), Tool> = BTreeMap::new();
     for Found { capability, descriptor, pool, candidate, .. } in found {
@@ -140,7 +174,10 @@ fn group(found: Vec<Found>) -> Vec<Tool> {
             exposed: None,
             candidates: Vec::new(),
         });
-        tool.candidates.push(candidate);
+        // A peer may offer one tool twice, to everybody and to its org; it is one candidate all the same.
+        if tool.candidates.last().is_none_or(|last| last.site.node != candidate.site.node) {
+            tool.candidates.push(candidate);
+        }
     }
     tools.into_values().collect()
 }
@@ -220,10 +257,12 @@ fn peer_offers(
 ) -> Vec<Found> {
     let advert = entry.advert();
     let own_org = *entry.org() == sources.me.org;
-    let sets = [advert.offers, advert.org_offers.filter(|_| own_org)];
-    let sets = sets.iter().flatten().filter_map(|digest| sources.blobs.set(digest));
+    let sets = [
+        cache.offers(node, Audience::Everybody, advert.offers, sources.blobs),
+        cache.offers(node, Audience::OwnOrg, advert.org_offers.filter(|_| own_org), sources.blobs),
+    ];
     let mut found = Vec::new();
-    for offer in sets.flat_map(|set| set.offers()) {
+    for offer in sets.iter().flatten().flat_map(|set| set.offers()) {
         let Some(descriptor) = cache.offered(offer, sources.blobs) else { continue };
         let capability =
             CapabilityId { org: entry.org().clone(), server: offer.server.clone(), tool: offer.tool.clone() };
@@ -263,8 +302,8 @@ fn same_region(me: &Me, entry: &Entry) -> bool {
     theirs.is_some() && theirs == me.site.labels.get("region")
 }
 
-/// What this node offers to others: the tools of its shared servers that can be called, or could until `grace` says
-/// otherwise.
+/// What this node offers to others: the tools of its shared servers that can be called, or that are `still_promised`
+/// although they cannot just now.
 pub fn own_offer_sets(
     servers: &BTreeMap<ServerName, ServerConfig>,
     upstreams: &Upstreams,
@@ -299,3 +338,6 @@ fn bounded(mut offers: Vec<Offer>) -> OfferSet {
     offers.truncate(comity_protocol::advert::OFFERS_MAX);
     OfferSet::new(offers).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

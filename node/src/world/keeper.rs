@@ -2,13 +2,15 @@
 //!
 //! It alone owns the approvals: whoever wants one made or taken back asks it, and hears when that is durable.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod promises;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use comity_protocol::approval::{ApprovalError, Approvals, Scope};
-use comity_protocol::ids::{CatalogueDigest, NodeId, ServerName};
+use comity_protocol::ids::{CatalogueDigest, NodeId};
 use comity_protocol::mesh::own::OwnOffers;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -21,17 +23,17 @@ use crate::config::NodeConfig;
 use crate::config::servers::Share;
 use crate::config::trust::Approve;
 use crate::keeping::ApprovalKeeping;
+use crate::mesh::MeshSnapshot;
 use crate::slot::MeshSlot;
 use crate::upstream::{UpstreamSet, UpstreamState, Upstreams};
+
+use promises::Promises;
 
 /// Changes are gathered this long before the world is made anew: a newcomer's offers come by the dozen.
 const GATHER: Duration = Duration::from_millis(5);
 
 /// How often the world is made anew when nothing has changed: candidates end by time alone.
 const TICK: Duration = Duration::from_secs(10);
-
-/// How long a server that went away is still offered to others, so that a restart does not reach every node twice.
-const PROMISE: Duration = Duration::from_secs(10);
 
 /// How long a node that starts waits for its servers before it tells others what it offers: those that it offered before
 /// it went away should not see its tools vanish and return.
@@ -46,13 +48,11 @@ pub struct WorldCell {
     world: ArcSwap<World>,
     /// Rises when clients would see a change.
     catalogue: watch::Sender<u64>,
-    /// Rises with every new world.
-    rebuilt: watch::Sender<u64>,
 }
 
 impl Default for WorldCell {
     fn default() -> Self {
-        Self { world: ArcSwap::default(), catalogue: watch::Sender::new(0), rebuilt: watch::Sender::new(0) }
+        Self { world: ArcSwap::default(), catalogue: watch::Sender::new(0) }
     }
 }
 
@@ -66,11 +66,6 @@ impl WorldCell {
     pub fn catalogue_changes(&self) -> watch::Receiver<u64> {
         self.catalogue.subscribe()
     }
-
-    /// Rises with every new world.
-    pub fn rebuilt(&self) -> watch::Receiver<u64> {
-        self.rebuilt.subscribe()
-    }
 }
 
 /// A decision of the operator on foreign contracts.
@@ -80,7 +75,7 @@ pub struct Decision {
     pub approve: bool,
     /// On what.
     pub scopes: Vec<Scope>,
-    /// Answered once it is durable.
+    /// Answered once it is durable and the world shows it.
     pub done: oneshot::Sender<Result<(), DecisionError>>,
 }
 
@@ -122,8 +117,34 @@ struct State {
     /// Whether every shared server has been heard of since the start, or has had its time.
     settled: bool,
     started: Instant,
-    ready_at: BTreeMap<ServerName, Instant>,
+    promises: Promises,
+    /// What the present world was made of.
+    made_of: Option<Inputs>,
 }
+
+/// All that a world depends on, besides time and the approvals.
+struct Inputs {
+    config: Arc<NodeConfig>,
+    me: Me,
+    upstreams: Arc<Upstreams>,
+    mesh: Arc<MeshSnapshot>,
+    linked: BTreeSet<NodeId>,
+}
+
+impl Inputs {
+    /// Whether a world made of `other` would be the same. The mesh makes a new snapshot every other second, whether or not
+    /// anything has changed in it.
+    fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+            && self.me == other.me
+            && Arc::ptr_eq(&self.upstreams, &other.upstreams)
+            && self.mesh.version == other.mesh.version
+            && self.linked == other.linked
+    }
+}
+
+/// How a decision went, and who waits to hear it.
+type Decided = (oneshot::Sender<Result<(), DecisionError>>, Result<(), DecisionError>);
 
 impl Keeper {
     /// Runs until cancelled. `decisions` come from the operator. Returns an error when approvals can no longer be kept.
@@ -139,63 +160,93 @@ impl Keeper {
         let mut upstream_changes = self.upstreams.changes();
         let mut mesh_changes = self.mesh.refreshed();
         let mut state = State::new(approvals);
+        let mut decided: Option<Decided> = None;
         loop {
             self.rebuild(&mut state).await?;
+            if let Some((asked, outcome)) = decided.take() {
+                // Whoever asked may have gone; the decision stands all the same.
+                let _ = asked.send(outcome);
+            }
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 _ = upstream_changes.changed() => {}
                 _ = mesh_changes.changed() => {}
-                _ = self.config.changed() => {}
-                _ = self.me.changed() => {}
-                Some(decision) = decisions.recv() => {
-                    self.decide(&mut state, decision).await;
+                // Both senders live at least as long as this task is wanted; an end that comes first is no change.
+                Ok(()) = self.config.changed() => {}
+                Ok(()) = self.me.changed() => {}
+                Some(Decision { approve, scopes, done }) = decisions.recv() => {
+                    decided = Some((done, self.take(&mut state, approve, &scopes).await));
+                    state.made_of = None;
                     continue;
                 }
-                () = sleep(if state.settled { TICK } else { SETTLE }) => continue,
+                () = sleep(if state.settled { TICK } else { SETTLE }) => {
+                    state.made_of = None;
+                    continue;
+                }
             }
             sleep(GATHER).await;
         }
     }
 
-    async fn decide(&self, state: &mut State, decision: Decision) {
-        let outcome = self.take(state, &decision).await;
-        // Whoever asked may have gone; the decision stands all the same.
-        let _ = decision.done.send(outcome);
+    /// Takes a decision whole or not at all.
+    async fn take(&self, state: &mut State, approve: bool, scopes: &[Scope]) -> Result<(), DecisionError> {
+        let before = state.approvals.clone();
+        let outcome = self.try_take(&mut state.approvals, approve, scopes).await;
+        if outcome.is_err() {
+            state.approvals = before;
+        }
+        outcome
     }
 
-    async fn take(&self, state: &mut State, decision: &Decision) -> Result<(), DecisionError> {
+    async fn try_take(
+        &self,
+        approvals: &mut Approvals,
+        approve: bool,
+        scopes: &[Scope],
+    ) -> Result<(), DecisionError> {
         let now = self.clock.now().wall;
-        for scope in &decision.scopes {
-            if decision.approve {
-                state.approvals.approve(scope.clone(), now)?;
-            } else {
-                state.approvals.revoke(scope.clone(), now)?;
-            }
+        for scope in scopes.iter().cloned() {
+            if approve { approvals.approve(scope, now)? } else { approvals.revoke(scope, now)? }
         }
-        Ok(self.keeping.keep(&mut state.approvals).await?)
+        Ok(self.keeping.keep(approvals).await?)
+    }
+
+    fn inputs(&mut self) -> Inputs {
+        let mesh = self.mesh.snapshot();
+        Inputs {
+            config: self.config.borrow_and_update().clone(),
+            me: self.me.borrow_and_update().clone(),
+            upstreams: self.upstreams.snapshot(),
+            linked: mesh.linked().map(|peer| peer.node).collect(),
+            mesh,
+        }
     }
 
     async fn rebuild(&mut self, state: &mut State) -> Result<(), comity_store::CommitError> {
-        let config = self.config.borrow_and_update().clone();
-        let me = self.me.borrow_and_update().clone();
-        let upstreams = self.upstreams.snapshot();
-        let snapshot = self.mesh.snapshot();
-        let linked: BTreeSet<NodeId> = snapshot.linked().map(|peer| peer.node).collect();
-        self.approve_configured(state, &config);
+        let inputs = self.inputs();
+        if !state.made_of.as_ref().is_some_and(|made_of| made_of.same(&inputs)) {
+            self.make(state, &inputs).await?;
+        }
+        self.offer(state, &inputs.config, &inputs.upstreams).await;
+        state.made_of = Some(inputs);
+        Ok(())
+    }
+
+    async fn make(&self, state: &mut State, inputs: &Inputs) -> Result<(), comity_store::CommitError> {
+        self.approve_configured(state, &inputs.config);
         let sources = Sources {
-            me: &me,
-            servers: &config.servers,
-            upstreams: &upstreams,
-            nodes: &snapshot.nodes,
-            blobs: &snapshot.blobs,
-            linked: &linked,
+            me: &inputs.me,
+            servers: &inputs.config.servers,
+            upstreams: &inputs.upstreams,
+            nodes: &inputs.mesh.nodes,
+            blobs: &inputs.mesh.blobs,
+            linked: &inputs.linked,
             now: self.clock.now().wall,
         };
         let world = gather::world(&sources, &mut state.approvals, &mut state.cache);
         // A first use is a promise to the operator that a change will be noticed: durable before it shows.
         self.keeping.keep(&mut state.approvals).await?;
         self.show(state, world);
-        self.offer(state, &config, &upstreams).await;
         Ok(())
     }
 
@@ -213,7 +264,6 @@ impl Keeper {
     fn show(&self, state: &mut State, world: World) {
         let digest = world.catalogue.digest();
         self.cell.world.store(Arc::new(world));
-        self.cell.rebuilt.send_modify(|count| *count += 1);
         if digest != state.shown {
             state.shown = digest;
             self.cell.catalogue.send_modify(|count| *count += 1);
@@ -223,12 +273,10 @@ impl Keeper {
     async fn offer(&self, state: &mut State, config: &NodeConfig, upstreams: &Upstreams) {
         let Some(mesh) = self.mesh.get().filter(|_| state.settled(config, upstreams)) else { return };
         let now = Instant::now();
-        let ready = upstreams.iter().filter(|(_, view)| view.state == UpstreamState::Ready);
-        state.ready_at.extend(ready.map(|(name, _)| (name.clone(), now)));
-        state.ready_at.retain(|name, _| upstreams.contains_key(name));
-        let promised =
-            |name: &ServerName| state.ready_at.get(name).is_some_and(|at| now.duration_since(*at) < PROMISE);
-        let offers = gather::own_offer_sets(&config.servers, upstreams, &mut state.cache, promised);
+        state.promises.note(upstreams, now);
+        let State { cache, promises, .. } = state;
+        let offers =
+            gather::own_offer_sets(&config.servers, upstreams, cache, |name| promises.hold(name, now));
         if state.offered.as_ref() != Some(&offers) {
             mesh.set_offers(offers.clone()).await;
             state.offered = Some(offers);
@@ -245,7 +293,8 @@ impl State {
             offered: None,
             settled: false,
             started: Instant::now(),
-            ready_at: BTreeMap::new(),
+            promises: Promises::default(),
+            made_of: None,
         }
     }
 

@@ -22,8 +22,10 @@ use crate::trust::Verified;
 
 use super::frame::{Cancel, ExecutionFailure, Frame};
 use super::header::{CallHeader, HeaderError, HeaderParts};
-use super::outcome::{Answer, AttemptFailure, CallFailure, CallOutcome, FailedAttempt, Target};
-use super::receipt::{Expected, Receipt, ReceiptError, ReceiptOutcome};
+use super::outcome::{
+    Answer, AttemptFailure, CallFailure, CallOutcome, FailedAttempt, PATIENCE_FAIR, Target, failure_health,
+};
+use super::receipt::{Expected, Receipt, ReceiptError};
 
 /// Most candidates that one call tries.
 pub const ATTEMPTS_MAX: usize = 5;
@@ -129,6 +131,7 @@ struct Current {
     /// Whether a message of the upstream came: from then on the executor cannot say that nothing was handed over.
     heard: bool,
     stage: Stage,
+    began: Mono,
     until: Mono,
 }
 
@@ -299,11 +302,11 @@ impl Caller {
         match current.stage {
             Stage::Answered(_) if due => self.settle(None),
             Stage::Cancelling if due => self.finish_cancelled(true),
-            Stage::Opening | Stage::Offered if expired => self.finish_timeout(false),
+            Stage::Opening | Stage::Offered if expired => self.finish_timeout(false, now),
             Stage::Pipelined | Stage::Running if expired => {
                 let (attempt, frame) = (current.attempt, Frame::Cancel(Cancel::new(Some("deadline"))));
                 self.effects.push_back(Effect::Send { attempt, frame });
-                self.finish_timeout(true);
+                self.finish_timeout(true, now);
             }
             Stage::Opening if due => self.fail_over(AttemptFailure::Silent("opening a stream"), now),
             Stage::Offered if due => self.fail_over(AttemptFailure::Silent("waiting to be accepted"), now),
@@ -344,9 +347,16 @@ impl Caller {
         };
         self.effects.push_back(Effect::Open { attempt, node, retry: self.attempts > 0 });
         self.attempts += 1;
-        let until = now.mono + wait;
-        self.current =
-            Some(Current { attempt, target, header: None, heard: false, stage: Stage::Opening, until });
+        let (began, until) = (now.mono, now.mono + wait);
+        self.current = Some(Current {
+            attempt,
+            target,
+            header: None,
+            heard: false,
+            stage: Stage::Opening,
+            began,
+            until,
+        });
     }
 
     fn run(&mut self) {
@@ -393,10 +403,10 @@ impl Caller {
         let receipt = receipt
             .ok_or(ReceiptError::Missing)
             .and_then(|bytes| Receipt::verify(bytes, expected, &self.plan.mesh));
-        let health = match (&receipt, outcome) {
+        let health = match (&receipt, answer) {
             (Err(_), _) => Health::PeerFault,
-            (Ok(_), ReceiptOutcome::Failed) => Health::CapabilityFault,
-            (Ok(_), _) => Health::Answered,
+            (Ok(_), Answer::Failed(failure)) => failure_health(failure),
+            (Ok(_), Answer::Result(_) | Answer::Error(_)) => Health::Answered,
         };
         self.finish_answered(receipt, health);
     }
@@ -426,8 +436,13 @@ impl Caller {
         self.finish(CallOutcome::Failed(CallFailure::Cancelled { handed_over }));
     }
 
-    fn finish_timeout(&mut self, handed_over: bool) {
-        let health = if handed_over { Health::CapabilityFault } else { Health::PeerFault };
+    fn finish_timeout(&mut self, handed_over: bool, now: Now) {
+        let waited = self.current.as_ref().map_or(Duration::ZERO, |current| now.mono.since(current.began));
+        let health = match handed_over {
+            _ if waited < PATIENCE_FAIR => Health::Neutral,
+            true => Health::CapabilityFault,
+            false => Health::PeerFault,
+        };
         self.close(health);
         self.finish(CallOutcome::Failed(CallFailure::Timeout { handed_over }));
     }

@@ -220,6 +220,10 @@ impl Executor {
                 RefuseCode::WrongRequest.because("the body is not the one that the header promised");
             return self.end_with(Frame::Refuse(refusal));
         }
+        if now.mono >= self.deadline {
+            let failure = ExecutionFailure::new("timeout", "the request came after its deadline", false);
+            return self.end_with(Frame::Failed(failure));
+        }
         self.stage = Stage::Running;
         self.until = self.deadline;
         self.started = now.wall;

@@ -1,6 +1,7 @@
 //! Whom a call tries, and what becomes of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ids::{NodeId, OrgName, PayloadDigest};
 use crate::route::{Candidate, Health, Reach};
@@ -33,6 +34,10 @@ impl From<&Candidate> for Target {
         }
     }
 }
+
+/// How long a caller must have waited at least for its giving up to tell anything about whom it called. Otherwise one
+/// hasty client would open circuits for all others.
+pub const PATIENCE_FAIR: Duration = Duration::from_secs(5);
 
 /// What became of a call.
 #[derive(Clone, Debug)]
@@ -155,7 +160,16 @@ impl AttemptFailure {
                 Health::CapabilityFault
             }
             Self::Refused(_) => Health::Neutral,
-            Self::Failed(_) => Health::CapabilityFault,
+            Self::Failed(failure) => failure_health(failure),
         }
+    }
+}
+
+/// What a failure that an executor reports tells about its upstream. A request that is wrong or too large, and a caller
+/// that cancelled or did not keep up, are no fault of it.
+pub(super) fn failure_health(failure: &ExecutionFailure) -> Health {
+    match (failure.code.as_str(), failure.handed_over) {
+        ("refused" | "too_large" | "cancelled", _) | ("overloaded", true) => Health::Neutral,
+        _ => Health::CapabilityFault,
     }
 }

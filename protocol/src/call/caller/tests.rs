@@ -408,6 +408,47 @@ fn at_the_deadline_a_running_call_is_cancelled_and_given_up() {
 }
 
 #[test]
+fn a_caller_in_haste_and_a_request_that_is_wrong_are_not_held_against_the_peer() {
+    let plan = |ms| CallPlan { mesh: mesh(), parts: parts(), vouched: false, deadline: at(ms).mono };
+    for (accepted, ms, expected) in [
+        (false, 300, Health::Neutral),
+        (true, 300, Health::Neutral),
+        (true, PATIENCE_FAIR.as_millis() as u64, Health::CapabilityFault),
+    ] {
+        let mut pair = Pair::new(Mode::TwoPhase, 1);
+        pair.caller = Caller::new(plan(ms), [target(1)], at(0)).unwrap();
+        pair.effects.clear();
+        pair.drain();
+        pair.open(1);
+        if accepted {
+            pair.frame(Frame::Accept, 2);
+        }
+        pair.tick(ms);
+        assert_eq!(*pair.failure(), CallFailure::Timeout { handed_over: accepted });
+        assert_eq!(pair.health(), [expected], "accepted {accepted}, after {ms} ms");
+    }
+    for (code, handed_over, expected) in [
+        ("refused", false, Health::Neutral),
+        ("too_large", false, Health::Neutral),
+        ("overloaded", false, Health::CapabilityFault),
+        ("upstream_died", false, Health::CapabilityFault),
+        ("overloaded", true, Health::Neutral),
+        ("upstream_died", true, Health::CapabilityFault),
+    ] {
+        let mut pair = Pair::new(Mode::TwoPhase, 1);
+        let failure = ExecutionFailure::new(code, "why", handed_over);
+        pair.open(1).frame(Frame::Accept, 2).frame(Frame::Failed(failure), 3);
+        if handed_over {
+            let receipt = pair.receipt_with(|receipt| {
+                (receipt.outcome, receipt.answer) = (crate::call::ReceiptOutcome::Failed, None);
+            });
+            pair.frame(Frame::Receipt(receipt), 4);
+        }
+        assert_eq!(pair.health(), [expected], "{code}, handed over: {handed_over}");
+    }
+}
+
+#[test]
 fn a_result_without_a_good_receipt_is_delivered_and_held_against_the_peer() {
     type Script = fn(&mut Pair);
     let scripts: [(Script, &str); 5] = [

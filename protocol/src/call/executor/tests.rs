@@ -329,6 +329,14 @@ fn an_upstream_that_never_answers_is_stopped_at_the_deadline() {
 }
 
 #[test]
+fn a_body_that_comes_after_the_deadline_is_not_handed_over() {
+    let mut pair = Pair::new();
+    pair.header(|header| header.deadline_ms = 50).frame(Frame::Body(BODY.to_vec()), 60);
+    assert_eq!((pair.failure().code.as_str(), pair.failure().handed_over), ("timeout", false));
+    assert!(!pair.effects.iter().any(|effect| matches!(effect, Effect::StartUpstream { .. })));
+}
+
+#[test]
 fn silence_costs_a_stream_its_time() {
     let mut pair = Pair::new();
     assert_eq!(pair.tick(4999).told().len(), 0);

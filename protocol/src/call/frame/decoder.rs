@@ -41,6 +41,11 @@ impl FrameDecoder {
         Frame::decode(kind, core::mem::take(&mut self.payload)).map(Some)
     }
 
+    /// What the frame that is half arrived is, once its prefix has told.
+    pub fn arriving(&self) -> Option<FrameKind> {
+        self.expected.map(|(kind, _)| kind)
+    }
+
     /// Whether the stream may end here: no frame is half arrived.
     pub const fn is_between_frames(&self) -> bool {
         self.prefix_filled == 0

@@ -39,7 +39,8 @@ pub struct Reason {
 /// How a call failed that had been accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ExecutionFailure {
-    /// A stable name: `upstream_died`, `timeout`, `cancelled`, `overloaded`, `too_large`, `internal`.
+    /// A stable name: `upstream_died`, `timeout`, `cancelled`, `overloaded`, `too_large`, `refused` (the
+    /// request itself is wrong), `internal`.
     #[n(0)]
     pub code: String,
     /// The same for people.

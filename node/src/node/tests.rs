@@ -1,0 +1,9 @@
+//! Whole nodes in one process: real meshes on loopback, real servers as children.
+
+mod approvals;
+mod calls;
+mod failures;
+mod fake;
+mod harness;
+mod life;
+mod residency;
