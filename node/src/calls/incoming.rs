@@ -1,5 +1,6 @@
 //! The executor's machine over a stream: a peer's call, decided anew and run at a server here.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -254,7 +255,12 @@ impl Driver<'_> {
         let detail = |failure: Failure| Failure::Internal { handed_over: false, detail: failure.to_string() };
         let tool = self.machine.header().map(|header| header.capability.tool.clone());
         let tool = tool.ok_or_else(|| detail(Failure::Cancelled { handed_over: false }))?;
-        with_tool_name(&raw(body).map_err(detail)?, tool.as_str())
+        let params = raw(body).map_err(detail)?;
+        let renamed = match with_tool_name(&params, tool.as_str())? {
+            Cow::Owned(renamed) => Some(renamed),
+            Cow::Borrowed(_) => None,
+        };
+        Ok(renamed.unwrap_or(params))
     }
 
     fn open(&self, params: &RawValue) -> Exchange {
