@@ -68,8 +68,9 @@ impl From<serde_json::Error> for JsonError {
 /// allocation; brackets inside strings do not count. The text need not be valid JSON.
 pub fn check_depth(text: &[u8], max: usize) -> Result<(), JsonError> {
     let mut depth = 0_usize;
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
         match byte {
             b'[' | b'{' => {
                 depth += 1;
@@ -78,24 +79,43 @@ pub fn check_depth(text: &[u8], max: usize) -> Result<(), JsonError> {
                 }
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => skip_string(&mut bytes),
+            b'"' => rest = after_string(after),
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Moves `bytes` past the closing quote of a string whose opening quote was just taken.
-fn skip_string(bytes: &mut std::slice::Iter<'_, u8>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => {
-                bytes.next();
-            }
-            _ => {}
+/// What follows the closing quote of a string whose opening quote was just taken.
+fn after_string(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = &text[plain_len(text)..];
+        match text {
+            [b'"', rest @ ..] => return rest,
+            [_backslash, _escaped, rest @ ..] => text = rest,
+            [_] | [] => return &[],
         }
     }
+}
+
+/// How many bytes come before the first quote or backslash. Eight at a time: this scan sees every byte of every text
+/// that passes, and long texts are mostly strings.
+fn plain_len(text: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
+    // The high bit of each byte that is zero; of bytes above the first zero one it may be set wrongly.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES);
+        if found != 0 {
+            return index * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    words.len() * 8 + plain.unwrap_or(rest.len())
 }
 
 /// Serialises a value of ours. For values that always serialise: structs, strings, numbers, lists.
@@ -352,9 +372,7 @@ impl<'a> Canonical<'a> {
     }
 
     fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
-        let mut rest = self.text.as_bytes()[self.at + 1..].iter();
-        skip_string(&mut rest);
-        let end = self.text.len() - rest.as_slice().len();
+        let end = self.text.len() - after_string(&self.text.as_bytes()[self.at + 1..]).len();
         let literal = &self.text[self.at..end];
         self.at = end;
         let inner = &literal[1..literal.len() - 1];

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use thiserror::Error;
 
 /// Most bytes of `tracestate` that are carried; the recommendation asks for at least 512.
@@ -109,11 +110,8 @@ impl TraceContext {
 /// Writes the `traceparent` value, always as version `00`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("00-")?;
-        self.trace_id.iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
-        out.write_str("-")?;
-        self.parent_id.iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
-        write!(out, "-{:02x}", self.flags)
+        let (trace, parent) = (HEXLOWER.encode(&self.trace_id), HEXLOWER.encode(&self.parent_id));
+        write!(out, "00-{trace}-{parent}-{:02x}", self.flags)
     }
 }
 

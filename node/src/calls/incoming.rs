@@ -1,5 +1,6 @@
 //! The executor's machine over a stream: a peer's call, decided anew and run at a server here.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -273,7 +274,12 @@ impl Driver<'_> {
     fn params(&self, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
         let header = self.machine.header().ok_or(Failure::Cancelled { handed_over: false })?;
         let wrong = |detail| Failure::Refused { code: codes::INVALID_PARAMS, detail };
-        with_tool_name(&raw(body).map_err(wrong)?, header.capability.tool.as_str())
+        let params = raw(body).map_err(wrong)?;
+        let renamed = match with_tool_name(&params, header.capability.tool.as_str())? {
+            Cow::Owned(renamed) => Some(renamed),
+            Cow::Borrowed(_) => None,
+        };
+        Ok(renamed.unwrap_or(params))
     }
 
     fn open(&self, params: &RawValue) -> Exchange {

@@ -1,5 +1,6 @@
 //! One call of a client here: decided once, then run candidate by candidate until one has it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ fn span(call: &Call) -> Span {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    data_encoding::HEXLOWER.encode(bytes)
 }
 
 fn log_end(outcome: &Outcome, took: Duration) {
@@ -161,12 +162,16 @@ fn steps(route: &Route<'_>) -> Vec<Step> {
     steps
 }
 
-/// The params under the tool's own name, which is what its server knows.
-pub(super) fn with_tool_name(params: &RawValue, tool: &str) -> Result<Box<RawValue>, Failure> {
+/// The params under the tool's own name, which is what its server knows. Mostly that is the name that the client used,
+/// and then nothing is copied.
+pub(super) fn with_tool_name<'a>(params: &'a RawValue, tool: &str) -> Result<Cow<'a, RawValue>, Failure> {
     let wrong = |detail: String| Failure::Refused { code: codes::INVALID_PARAMS, detail };
     let mut object = RawObject::parse(params).map_err(|error| wrong(format!("params: {error}")))?;
+    if object.get_str("name").is_some_and(|name| name == tool) {
+        return Ok(Cow::Borrowed(params));
+    }
     object.set_str("name", tool);
-    Ok(object.to_raw())
+    Ok(Cow::Owned(object.to_raw()))
 }
 
 /// What has been tried without anything being handed over.

@@ -124,3 +124,37 @@ fn debug_shows_no_values() {
     let object = RawObject::parse(&raw(r#"{"token":"s3cret"}"#)).unwrap();
     assert_eq!(format!("{object:?}"), r#"["token"]"#);
 }
+
+#[test]
+fn brackets_in_strings_never_count_wherever_the_string_ends() {
+    let naive = |text: &str| {
+        let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+        for byte in text.bytes() {
+            match (in_string, escaped, byte) {
+                (true, true, _) => escaped = false,
+                (true, false, b'\\') => escaped = true,
+                (_, _, b'"') => in_string = !in_string,
+                (false, _, b'[' | b'{') => depth += 1,
+                (false, _, b']' | b'}') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(depth);
+        }
+        deepest
+    };
+    // Every alignment of quotes, backslashes and their neighbours in value (`!`, `#`, `[`, `]`) within words of eight.
+    let pieces = ["", "[", "\\\"", "\\\\", "!", "#", "]", "x", "\u{e9}"];
+    for length in 0..20 {
+        for (index, piece) in pieces.iter().enumerate() {
+            let other = pieces[(index + length) % pieces.len()];
+            let text = format!(
+                r#"["{}{piece}{other}",["{}",[]],"{piece}[""#,
+                "a".repeat(length),
+                "[".repeat(length)
+            );
+            let deepest = naive(&text);
+            assert!(check_depth(text.as_bytes(), deepest).is_ok(), "{text}");
+            assert!(check_depth(text.as_bytes(), deepest - 1).is_err(), "{text}");
+        }
+    }
+}

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::upstream::Era;
 
 /// How long each connection calls before its calls count.
-pub(crate) const WARM_UP: Duration = Duration::from_millis(40);
+pub(crate) const WARM_UP: Duration = Duration::from_millis(100);
 
 /// What one measurement brought.
 #[derive(Debug, Default)]

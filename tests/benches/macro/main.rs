@@ -9,6 +9,8 @@
 //! | `--phase-ms N` | how long one measurement of one arm lasts |
 //! | `--in-flight A,B` | the numbers of calls in flight |
 //! | `--only TEXT` | only the arms whose name holds TEXT, and the direct ones |
+//! | `--hold SECONDS` | compares nothing: only keeps each arm named by `--only` under load, for a profiler |
+//! | `--text BYTES` | with `--hold`: how long the text of a call is |
 //! | `--no-start`, `--no-large` | leaves out starting times, or calls of 1 MiB |
 //!
 //! Each round measures every arm once, so that what else the machine does falls on all of them. Ratios are made
@@ -40,6 +42,8 @@ struct Options {
     only: String,
     start: bool,
     large: bool,
+    hold: Option<Duration>,
+    text: usize,
 }
 
 /// Bytes of text in an ordinary call.
@@ -60,8 +64,11 @@ fn main() {
     if !arguments.iter().any(|argument| argument == "--bench") {
         return println!("the macro benchmark runs with `cargo bench --bench macro`");
     }
-    let report = measure(&Options::read(&arguments));
-    report.print();
+    let options = Options::read(&arguments);
+    match options.hold {
+        Some(phase) => hold(&options, phase),
+        None => measure(&options).print(),
+    }
 }
 
 impl Options {
@@ -74,6 +81,8 @@ impl Options {
             only: String::new(),
             start: true,
             large: true,
+            hold: None,
+            text: SMALL_BYTES,
         };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -85,6 +94,8 @@ impl Options {
                 "--phase-ms" => options.phase = Duration::from_millis(number(value()) as u64),
                 "--in-flight" => options.in_flight = value().split(',').map(number).collect(),
                 "--only" => value().clone_into(&mut options.only),
+                "--hold" => options.hold = Some(Duration::from_secs(number(value()) as u64)),
+                "--text" => options.text = number(value()),
                 "--no-start" => options.start = false,
                 "--no-large" => options.large = false,
                 other => panic!("unknown option {other}: see the head of benches/macro/main.rs"),
@@ -96,6 +107,16 @@ impl Options {
 
 fn number(text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("{text} is not a number"))
+}
+
+fn hold(options: &Options, phase: Duration) {
+    let site = Site::start();
+    for arm in Arm::all(&site).iter_mut().filter(|arm| arm.name.contains(&options.only)) {
+        for in_flight in &options.in_flight {
+            let cell = measure_cell(&site, arm, 0, *in_flight, options.text, phase);
+            println!("{}: {} calls, {in_flight} in flight, {:?}", arm.name, cell.sample.calls, cell.cpu);
+        }
+    }
 }
 
 fn measure(options: &Options) -> Report {

@@ -11,6 +11,9 @@ use hyper::{
 
 use super::reply::{self, Refusal};
 
+/// Bytes that are set aside for a body on the word of its length alone; a longer one grows as it comes.
+const RESERVED_BYTES_MAX: usize = 2 << 20;
+
 /// The whole body, in the very buffer in which it came when it came in one piece.
 ///
 /// # Errors
@@ -29,6 +32,7 @@ pub(super) async fn read(body: Incoming, bytes_max: usize, timeout: Duration) ->
 }
 
 async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let Some(first) = data(&mut body).await? else { return Ok(Bytes::new()) };
     if first.len() > bytes_max {
         return Err(too_large());
@@ -36,7 +40,8 @@ async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, Refusal>
     if body.is_end_stream() {
         return Ok(first);
     }
-    let mut whole = BytesMut::from(first);
+    let mut whole = BytesMut::with_capacity(announced.min(bytes_max).min(RESERVED_BYTES_MAX));
+    whole.extend_from_slice(&first);
     while let Some(more) = data(&mut body).await? {
         if whole.len() + more.len() > bytes_max {
             return Err(too_large());

@@ -18,6 +18,9 @@ const ERROR_BYTES_MAX: usize = 64 << 10;
 /// The code under which servers after the TypeScript SDK's example refuse a session.
 const SESSION_UNKNOWN: i64 = -32000;
 
+/// Bytes that are set aside for a body on the word of its length alone; a longer one grows as it comes.
+const RESERVED_BYTES_MAX: usize = 2 << 20;
+
 /// How often in a row a broken stream is resumed without a new event.
 const RESUMES_MAX: u32 = 5;
 
@@ -178,7 +181,8 @@ pub(super) fn is_event_stream(response: &Response) -> bool {
 }
 
 async fn read_body(mut response: Response, max: usize) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut body = Vec::with_capacity(announced.unwrap_or_default().min(max).min(RESERVED_BYTES_MAX));
     loop {
         match response.chunk().await {
             Ok(Some(chunk)) if body.len() + chunk.len() > max => {
