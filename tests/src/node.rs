@@ -226,11 +226,15 @@ impl Node {
         });
     }
 
-    /// Waits until its status fits.
+    /// Waits until its status fits. A node that starts again within its process, as one does that has just joined an
+    /// org, does not answer for a moment.
     pub fn wait_for_status(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         wait::until(&format!("{}: {what}", self.name), || {
-            let status = self.status();
-            if fits(&status) { Ok(status) } else { Err(status) }
+            let answer = self.ask(&["status"]);
+            match answer.code() {
+                Some(0) if fits(&answer.json()) => Ok(answer.json()),
+                _ => Err(answer.finished),
+            }
         })
     }
 

@@ -47,9 +47,10 @@ pub(crate) struct Visit {
     pub(crate) outcome: Result<Box<Welcomed>, EnrolError>,
 }
 
-/// Serves one joiner to the end. `first` is its first frame.
+/// Serves one joiner to the end. `first` is its first frame. The stream is left to the caller to finish: whoever waits for
+/// the outcome need not wait for a joiner that does not hang up.
 pub(crate) async fn host<S: AsyncRead + AsyncWrite + Unpin>(
-    mut frames: Frames<S>,
+    frames: &mut Frames<S>,
     first: &[u8],
     mut inviter: Inviter,
     hosting: &impl Hosting,
@@ -58,12 +59,11 @@ pub(crate) async fn host<S: AsyncRead + AsyncWrite + Unpin>(
     inviter.handle_frame(first, clock.now());
     let mut visit = Host { invite: None, words: None, question: None };
     let outcome = loop {
-        if let Some(outcome) = visit.carry_out(&mut inviter, &mut frames, hosting, clock).await {
+        if let Some(outcome) = visit.carry_out(&mut inviter, frames, hosting, clock).await {
             break outcome;
         }
-        visit.wait(&mut inviter, &mut frames, hosting, clock).await;
+        visit.wait(&mut inviter, frames, hosting, clock).await;
     };
-    frames.finish().await;
     Visit { invite: visit.invite, words: visit.words, outcome }
 }
 

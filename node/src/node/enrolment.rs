@@ -261,7 +261,7 @@ impl Shared {
         }
     }
 
-    async fn serve_guest(&self, joiner: NodeId, frames: Frames<EnrolStream>, first: &[u8]) {
+    async fn serve_guest(&self, joiner: NodeId, mut frames: Frames<EnrolStream>, first: &[u8]) {
         let Some(member) = self.member() else { return };
         let (Some(host), mut nonce) = (self.host(&member), [0; 32]) else { return };
         if let Err(error) = getrandom::fill(&mut nonce) {
@@ -270,8 +270,9 @@ impl Shared {
         }
         let inviter = Inviter::new(Arc::new(host), joiner, nonce, self.clock.now());
         let door = Door { shared: self, joiner, member };
-        let visit = host::host(frames, first, inviter, &door, self.clock).await;
+        let visit = host::host(&mut frames, first, inviter, &door, self.clock).await;
         self.note_visit(joiner, visit).await;
+        frames.finish().await;
     }
 
     fn host(&self, member: &Member) -> Option<Host> {

@@ -7,6 +7,7 @@ mod bridge;
 mod commands;
 mod contracts;
 mod documents;
+mod enrolment;
 mod hostile;
 mod operating;
 mod purity;
