@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 pub const INCOMING_MAX: usize = 4096;
 
 /// Bytes that those messages may take together, counted as payload and
-/// [`MESSAGE_OVERHEAD_BYTES`] each. One message may exceed it by itself.
+/// `MESSAGE_OVERHEAD_BYTES` each. One message may exceed it by itself.
 pub const INCOMING_BYTES_MAX: usize = 4 << 20;
 
 /// What a waiting message costs besides its payload.

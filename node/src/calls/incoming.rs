@@ -29,7 +29,7 @@ use crate::world::gather::{Me, own_site};
 
 impl Calls {
     /// Serves a call that a peer has opened, in a task of its own. Beyond the bound the peer is told at once, and beyond
-    /// [`super::REFUSING_MAX`] of those its stream is reset, which it takes the same way: it tries elsewhere.
+    /// `REFUSING_MAX` of those its stream is reset, which it takes the same way: it tries elsewhere.
     pub fn serve(self: &Arc<Self>, incoming: IncomingCall) {
         let calls = self.clone();
         let permit = self.incoming.clone().try_acquire_owned().ok();

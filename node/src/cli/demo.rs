@@ -14,7 +14,7 @@ pub struct DemoArgs {
     /// Leave the federation running, and say how to point a client at it
     #[arg(long)]
     pub stay: bool,
-    /// Leave the nodes' data directories in DIR/<node>
+    /// Leave the nodes' data directories in `DIR/<node>`
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }

@@ -54,7 +54,7 @@ impl From<&ServerConfig> for UpstreamConfig {
 /// Which era of MCP is spoken with an upstream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EraChoice {
-    /// Find out; see [`negotiate`](super::negotiate).
+    /// Find out; see the module `negotiate`.
     #[default]
     Auto,
     /// `initialize` and a session: 2025-11-25 and before.
