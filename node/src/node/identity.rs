@@ -66,31 +66,39 @@ impl NodeIdentity {
     /// # Errors
     /// [`IdentityError`].
     pub fn load(dir: &DataDir, config: &NodeConfig, now: Wall) -> Result<Self, IdentityError> {
-        let key = load_key(&dir.node_key())?;
-        let node = node_id(&key);
-        let mut identity = Self { key, node, member: None, problem: None };
-        match identity.load_member(dir, config, now)? {
-            Ok(member) => identity.member = member,
-            Err(error) => {
-                let chain = Chain(&error).to_string();
-                warn!(error = %chain, "this node takes no part in the mesh: its membership does not hold");
-                identity.problem = Some(chain);
-            }
+        if let Some(org) = &config.org
+            && let Some(issuer) = Issuer::load(dir, org)?
+        {
+            issuer_renews(dir, &issuer, node_id(&load_key(&dir.node_key())?), config, now)?;
+        }
+        let identity = Self::read(dir, config, now)?;
+        if let Some(problem) = &identity.problem {
+            warn!(error = problem, "this node takes no part in the mesh: its membership does not hold");
         }
         Ok(identity)
     }
 
-    fn load_member(
+    /// Reads the key and the membership as they are.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn read(dir: &DataDir, config: &NodeConfig, now: Wall) -> Result<Self, IdentityError> {
+        let key = load_key(&dir.node_key())?;
+        let node = node_id(&key);
+        let mut identity = Self { key, node, member: None, problem: None };
+        match identity.read_member(dir, config, now)? {
+            Ok(member) => identity.member = member,
+            Err(error) => identity.problem = Some(Chain(&error).to_string()),
+        }
+        Ok(identity)
+    }
+
+    fn read_member(
         &self,
         dir: &DataDir,
         config: &NodeConfig,
         now: Wall,
     ) -> Result<Result<Option<Member>, MembershipError>, IdentityError> {
-        if let Some(org) = &config.org
-            && let Some(issuer) = Issuer::load(dir, org)?
-        {
-            issuer_renews(dir, &issuer, self.node, config, now)?;
-        }
         let Some(stored) = org::load_membership(dir)? else { return Ok(Ok(None)) };
         let member_of = stored.claimed().org.clone();
         if let Some(configured) = config.org.clone().filter(|org| *org != member_of) {

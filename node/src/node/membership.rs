@@ -43,7 +43,7 @@ impl Shared {
         }
         *refused = Some(stored.bytes().clone());
         let config = self.config.borrow().clone();
-        let fresh = NodeIdentity::load(&self.dir, &config, self.clock.now().wall)?;
+        let fresh = NodeIdentity::read(&self.dir, &config, self.clock.now().wall)?;
         match fresh.member {
             Some(member) if Some(member.membership.bytes()) != used.as_ref() => {
                 *refused = None;

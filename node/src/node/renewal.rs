@@ -21,7 +21,7 @@ use crate::mesh::{MeshHandle, MeshSnapshot, OpenError, peer};
 use crate::org::{self, Issuer, OrgError};
 use crate::telemetry::Chain;
 
-/// How often the membership is looked at: somebody may have replaced it by hand.
+/// How often it is asked whether a renewal is due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The first and the longest pause after nobody could renew it.
@@ -36,19 +36,26 @@ const ADDRESSES_MAX: usize = 4;
 
 /// Why a membership was not renewed.
 #[derive(Debug, thiserror::Error)]
-enum RenewError {
+pub(super) enum RenewError {
+    /// A file of the org's, or its key.
     #[error(transparent)]
     Org(#[from] OrgError),
+    /// It could not be issued here.
     #[error(transparent)]
     Roll(#[from] RollError),
+    /// What was issued here does not verify here: a bug, or a damaged store.
     #[error("the renewed membership cannot be read back")]
     ReadBack,
+    /// A node of the org could not be reached.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// It was reached, and did not renew.
     #[error(transparent)]
     Exchange(#[from] EnrolError),
+    /// There is nothing to dial.
     #[error("the directory names no address of it that can be dialled")]
     NoAddress,
+    /// All were asked.
     #[error("no node of {0} that this one knows could renew the membership")]
     Nobody(String),
 }
@@ -74,27 +81,33 @@ impl Shared {
         }
     }
 
+    /// Renews the membership if that is due.
+    pub(super) async fn renew_if_due(&self) -> Result<(), RenewError> {
+        let Some(member) = self.member() else { return Ok(()) };
+        if renewal_due(&member.membership, self.clock.now().wall) {
+            let renewed = self.renewed(&member).await?;
+            self.take_membership(renewed).await;
+        }
+        Ok(())
+    }
+
     fn complain(&self, error: &RenewError) {
         let expires = self.member().map(|member| tracing::field::display(member.membership.expires));
         warn!(expires, error = %Chain(error),
             "this node's membership ends soon and is not renewed yet: is the node that holds org.key up?");
     }
 
-    async fn renew_if_due(&self) -> Result<(), RenewError> {
-        let Some(member) = self.member() else { return Ok(()) };
-        if !renewal_due(&member.membership, self.clock.now().wall) {
-            return Ok(());
-        }
+    /// The next membership, kept.
+    async fn renewed(&self, member: &Member) -> Result<Member, RenewError> {
         let renewed = match Issuer::load(&self.dir, &member.membership.org)? {
-            Some(issuer) => self.renew_here(&issuer, &member).await?,
-            None => self.renew_elsewhere(&member).await?,
+            Some(issuer) => self.renew_here(&issuer, member).await?,
+            None => self.renew_elsewhere(member).await?,
         };
         if renewed.chain != member.chain {
             org::save_chain(&self.dir, &renewed.membership.org, &renewed.chain)?;
         }
         org::save_membership(&self.dir, &renewed.membership)?;
-        self.take_membership(renewed).await;
-        Ok(())
+        Ok(renewed)
     }
 
     async fn renew_here(&self, issuer: &Issuer, member: &Member) -> Result<Member, RenewError> {

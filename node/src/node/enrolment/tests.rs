@@ -502,6 +502,32 @@ async fn a_membership_past_half_of_its_life_is_renewed_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_renews_its_own_membership_while_it_runs_and_tells_the_mesh() {
+    let acme = Site::issuer(ACME, "comity");
+    let key = Issuer::load(&acme.dir, &ACME.parse().unwrap()).unwrap().unwrap();
+    let long_ago = Wall::from_millis(now().as_millis() - 4 * u64::try_from(DAY.as_millis()).unwrap());
+    acme.admit(&key, acme.node(), long_ago);
+    let running = acme.start().await;
+    // Renewed at the start; so that it is due once more, a later admission of then is put in its place.
+    acme.admit(&key, acme.node(), long_ago + Duration::from_secs(1));
+    let due = org::load_membership(&acme.dir).unwrap().unwrap().claimed().clone();
+    let mut used = running.shared.member.subscribe();
+    let taken = used.wait_for(|used| used.as_ref().is_some_and(|used| used.membership.serial == due.serial));
+    timeout(PATIENCE, taken).await.expect("what is put there by hand is taken up").unwrap();
+    running.shared.renew_if_due().await.unwrap();
+    let after = org::load_membership(&acme.dir).unwrap().unwrap().claimed().clone();
+    assert!(after.expires > due.expires && after.epoch == due.epoch);
+    assert!(running.shared.keeping.store.issued().get(&after.serial).unwrap().is_some(), "it is on the roll");
+    let mesh = running.shared.mesh.get().unwrap();
+    let advertised = mesh.wait_until(|snapshot| {
+        let own = snapshot.nodes.get(&acme.node());
+        own.is_some_and(|entry| entry.trusted.membership.serial == after.serial)
+    });
+    timeout(PATIENCE, advertised).await.unwrap().unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_revoked_is_neither_renewed_nor_admitted_again() {
     let (acme, gone) = (Site::issuer(ACME, "comity"), Site::new("gone", "comity"));
     let issuer = acme.start().await;
