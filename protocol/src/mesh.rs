@@ -19,6 +19,7 @@ pub mod own;
 mod publish;
 mod pull;
 pub mod reconcile;
+mod sizes;
 mod sync;
 pub mod wire;
 
@@ -33,6 +34,8 @@ use crate::advert::Sequence;
 use crate::ids::{BlobDigest, NodeId, OrgName, RootHash};
 use crate::time::{Mono, Now, Wall};
 use crate::trust::{Anchors, Membership, RoleSet, RootChain, Verified};
+
+pub use sizes::{Sizes, Table};
 
 use blobs::Blobs;
 use directory::Directory;
@@ -421,8 +424,8 @@ impl Mesh {
                     self.part(connection, "neither side needs this connection as a neighbour's")
                 }
                 Overdue::Silence => {
-                    self.mark_suspected(&peer);
                     self.close(connection, "it was silent for three pings", false);
+                    self.mark_suspected(&peer);
                 }
             }
         }
@@ -447,9 +450,11 @@ impl Mesh {
         self.anchors.orgs().get(org).map(|pinned| pinned.pin)
     }
 
-    /// Marks a node as one that did not answer. It ranks last and is removed by nothing but its own word or time.
+    /// Marks a node as one that did not answer. It ranks last and is removed by nothing but its own word or time. A node
+    /// that answers on another link is none such: after a restart the old link falls silent while the new one works.
     pub fn mark_suspected(&mut self, node: &NodeId) {
-        self.changed |= self.directory.suspect(node, true);
+        let answers = self.links.values().any(|link| link.is_up() && link.peer == *node);
+        self.changed |= !answers && self.directory.suspect(node, true);
     }
 
     /// Marks a node as one that answers.

@@ -126,6 +126,11 @@ impl Directory {
         self.sequences.get(node).copied()
     }
 
+    /// How many nodes' sequences are remembered.
+    pub fn sequences_len(&self) -> usize {
+        self.sequences.len()
+    }
+
     /// Verifies an advert and takes it when it is news. What is known or old is told apart before any signature is
     /// checked, so that duplicates are cheap.
     ///

@@ -206,6 +206,11 @@ impl Fetcher {
         retries.chain(self.running.values().map(|running| running.since + FETCH_TIMEOUT)).min()
     }
 
+    /// How many pulls are under way.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
     /// How many blobs are wanted.
     pub fn len(&self) -> usize {
         self.wanted.len()

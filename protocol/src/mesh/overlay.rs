@@ -1,9 +1,10 @@
 //! The overlay: whom this node dials, keeps as a neighbour and lets go.
 //!
 //! A partial view in the manner of HyParView (Leitao, Pereira, Rodrigues, DSN 2007): some eight neighbours chosen at
-//! random. Two rules come from simulation. A node goes on dialling its seeds and nodes it has lost, at a low rate and
-//! for ever, because otherwise two halves of a healed partition never meet. And a full node always makes room for a
-//! lonely one, because otherwise the old nodes of a large mesh form a closed clique.
+//! random. Three rules come from simulation. A node goes on dialling its seeds and nodes it has lost, at a low rate and
+//! for ever, because otherwise two halves of a healed partition never meet. A full node always makes room for a lonely
+//! one, because otherwise the old nodes of a large mesh form a closed clique. And a node dials whom it holds dead even
+//! when it has neighbours enough, because otherwise a peer that lives is ranked last until its advert is next renewed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,6 +35,13 @@ pub const REDIAL_MAX: Duration = Duration::from_secs(30);
 
 /// How often a node that has neighbours enough dials a random other, so that halves of a partition find each other.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often a node that is held dead is dialled, so that one which lives is not ranked last for long. Each is still left
+/// alone for as long as its failures say.
+pub const REVISIT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Most such dials under way at once: those who answer nothing must not keep a node from finding neighbours.
+pub const REVISITS_MAX: usize = 4;
 
 /// How long a dial may take before it counts as failed.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -91,6 +99,7 @@ pub struct Overlay {
     seed_nodes: BTreeMap<String, NodeId>,
     attempts: BTreeMap<Key, Attempt>,
     next_probe: Mono,
+    next_revisit: Mono,
     target: usize,
     rng: Rng,
 }
@@ -101,7 +110,8 @@ impl Overlay {
         let mut rng = Rng::new(seed);
         let next_probe = now + rng.jitter(PROBE_INTERVAL / 2);
         let (seed_nodes, attempts) = (BTreeMap::new(), BTreeMap::new());
-        Self { seeds, seed_nodes, attempts, next_probe, target: NEIGHBOURS_TARGET, rng }
+        let next_revisit = now + REVISIT_INTERVAL;
+        Self { seeds, seed_nodes, attempts, next_probe, next_revisit, target: NEIGHBOURS_TARGET, rng }
     }
 
     /// Looks for `target` neighbours from now on; at least for one.
@@ -134,6 +144,10 @@ impl Overlay {
             self.next_probe = now + self.rng.jitter(PROBE_INTERVAL);
             targets.extend(self.probe(view, now));
         }
+        if now >= self.next_revisit {
+            self.next_revisit = now + REVISIT_INTERVAL;
+            targets.extend(self.revisit(view, now));
+        }
         targets.retain(|target| {
             let take = room > 0 && self.begin(target, now);
             room -= usize::from(take);
@@ -142,7 +156,13 @@ impl Overlay {
         targets
     }
 
-    fn dialling(&self) -> usize {
+    /// How many targets' dials are remembered.
+    pub fn attempts_len(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// How many dials are under way.
+    pub fn dialling(&self) -> usize {
         self.attempts.values().filter(|attempt| attempt.dialling.is_some()).count()
     }
 
@@ -210,6 +230,26 @@ impl Overlay {
             at if at < known.len() => node_target(view.directory, &known[at]),
             at => seeds.into_iter().nth(at - known.len()),
         }
+    }
+
+    /// One of those held dead, each as likely as the others. The mesh looks every second at least, so no timer is set.
+    fn revisit(&mut self, view: &View<'_>, now: Mono) -> Option<DialTarget> {
+        let suspects = view.directory.iter().filter(|(_, entry)| entry.suspected).map(|(node, _)| *node);
+        let suspects: Vec<NodeId> = suspects.collect();
+        let under_way = suspects.iter().filter(|node| self.is_dialling(&Key::Node(**node))).count();
+        if suspects.is_empty() || under_way >= REVISITS_MAX {
+            return None;
+        }
+        let due: Vec<NodeId> = self
+            .unlinked(view, now)
+            .into_iter()
+            .filter(|node| suspects.binary_search(node).is_ok())
+            .collect();
+        self.rng.pick(&due).and_then(|node| node_target(view.directory, node))
+    }
+
+    fn is_dialling(&self, key: &Key) -> bool {
+        self.attempts.get(key).is_some_and(|attempt| attempt.dialling.is_some())
     }
 
     /// A dial has led to a connection with `node`. Its failures are forgotten only once both have admitted each other: a
@@ -306,6 +346,9 @@ fn node_target(directory: &Directory, node: &NodeId) -> Option<DialTarget> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{TestNode, TestOrg, mesh, places};
+    use crate::time::{Now, Wall};
+    use crate::trust::Anchors;
 
     const ME: NodeId = NodeId::from_bytes([0; 32]);
 
@@ -357,6 +400,36 @@ mod tests {
         assert!(plan(&mut overlay, &[], at(10)).is_empty());
         assert!(plan(&mut overlay, &[], at(15_000)).is_empty());
         assert_eq!(plan(&mut overlay, &[], at(16_000)).len(), 1);
+    }
+
+    #[test]
+    fn whom_a_node_holds_dead_it_dials_again_though_it_has_neighbours_enough() {
+        let now = Now { mono: at(0), wall: Wall::from_millis(1_795_000_000_000) };
+        let org = TestOrg::new("acme.example", 1, now.wall);
+        let mut anchors = Anchors::new(mesh());
+        anchors.pin(org.name.clone(), org.chain.pin().unwrap());
+        anchors.learn(org.chain.clone()).unwrap();
+        let mut directory = Directory::default();
+        let dead: Vec<NodeId> = (0..10)
+            .map(|seed| {
+                let node = TestNode::new(&org, seed, places("DE"));
+                directory.insert(node.advert(1, now.wall).bytes(), &mut anchors, now).unwrap();
+                node.id
+            })
+            .collect();
+        let (mut overlay, connected) = (Overlay::new(vec![], 1, at(0)), BTreeSet::new());
+        let mut plan = |directory: &Directory, ms| {
+            let view = View { me: ME, connected: &connected, neighbours: NEIGHBOURS_TARGET, directory };
+            overlay.plan(&view, at(ms))
+        };
+        assert!(plan(&directory, 1000).is_empty());
+        for node in &dead {
+            assert!(directory.suspect(node, true));
+        }
+        let dialled: Vec<_> = (2..10).flat_map(|second| plan(&directory, second * 1000)).collect();
+        assert_eq!(dialled.len(), REVISITS_MAX, "one a second, and no more while they hang: {dialled:?}");
+        let distinct: BTreeSet<_> = dialled.iter().filter_map(|target| target.node).collect();
+        assert_eq!(distinct.len(), REVISITS_MAX);
     }
 
     #[test]

@@ -399,6 +399,35 @@ fn a_silent_peer_is_dropped_suspected_and_found_again() {
     assert!(net.run_until(SOON, |net| net.converged() && !suspected(net)));
 }
 
+/// Found by the simulator: the peer came back on a new link, the old one fell silent later, and nothing ever took the
+/// suspicion away because the peer was linked.
+#[test]
+fn a_peer_that_is_back_on_a_new_link_is_not_suspected_for_the_silence_of_the_old() {
+    let a = org("a.example", 1);
+    let mut net = Net::default();
+    for n in 0..3 {
+        net.add(&a, n, &[&a], &[0]);
+    }
+    assert!(net.run_until(SOON, Net::converged));
+    let back = net.sites[2].id;
+    let links = |net: &mut Net| -> BTreeSet<ConnectionId> {
+        net.mesh(0)
+            .links()
+            .filter(|link| link.is_up() && link.peer == back)
+            .map(|link| link.connection)
+            .collect()
+    };
+    let old = links(&mut net);
+    net.kill(2);
+    net.wires.retain(|_, (from, to)| *from != 2 && *to != 2);
+    net.start(2, &[&a], &[0]);
+    let back_at_once = |net: &mut Net| !links(net).is_subset(&old) && !links(net).is_disjoint(&old);
+    assert!(net.run_until(Duration::from_secs(2), back_at_once));
+    let old_silent = |net: &mut Net| !links(net).is_empty() && links(net).is_disjoint(&old);
+    assert!(net.run_until(SOON, old_silent));
+    assert!(net.mesh(0).directory().get(&back).is_some_and(|entry| !entry.suspected));
+}
+
 #[test]
 fn a_restarted_node_continues_its_sequence_even_without_its_disk() {
     let a = org("a.example", 1);
