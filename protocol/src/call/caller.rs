@@ -119,6 +119,8 @@ pub struct Caller {
     current: Option<Current>,
     attempts: u32,
     failed: Vec<FailedAttempt>,
+    /// Who may have run a vouched call that then went elsewhere: the end must not say that nothing was run.
+    doubtful: Option<Target>,
     effects: VecDeque<Effect>,
     finished: bool,
 }
@@ -169,6 +171,7 @@ impl Caller {
             current: None,
             attempts: 0,
             failed: Vec::new(),
+            doubtful: None,
             effects: VecDeque::new(),
             finished: false,
         };
@@ -336,7 +339,7 @@ impl Caller {
 
     fn try_next(&mut self, now: Now) {
         if now.mono >= self.plan.deadline {
-            return self.finish(CallOutcome::Failed(CallFailure::Timeout { handed_over: false }));
+            return self.finish_timeout(false);
         }
         let Some(target) = self.waiting.pop_front() else { return self.finish_exhausted(false) };
         let (attempt, node) = (AttemptId(self.attempts), target.node);
@@ -385,8 +388,11 @@ impl Caller {
     }
 
     fn fail_over(&mut self, cause: AttemptFailure, now: Now) {
-        let Some(Current { attempt, target, .. }) = self.current.take() else { return };
+        let Some(Current { attempt, target, stage, .. }) = self.current.take() else { return };
         self.effects.push_back(Effect::Close { attempt, health: cause.health() });
+        if may_have_run(&stage, &cause) {
+            self.doubtful = Some(target.clone());
+        }
         self.failed.push(FailedAttempt { target, cause });
         self.try_next(now);
     }
@@ -427,12 +433,17 @@ impl Caller {
     }
 
     fn finish_exhausted(&mut self, budget_spent: bool) {
+        if let Some(executor) = self.doubtful.take() {
+            let detail = "it was given the call and did not answer, and nobody else did".to_owned();
+            return self.finish(CallOutcome::Failed(CallFailure::InDoubt { executor, detail }));
+        }
         let attempts = core::mem::take(&mut self.failed);
         self.finish(CallOutcome::Failed(CallFailure::Exhausted { attempts, budget_spent }));
     }
 
     fn finish_cancelled(&mut self, handed_over: bool) {
         self.close(Health::Neutral);
+        let handed_over = handed_over || self.doubtful.is_some();
         self.finish(CallOutcome::Failed(CallFailure::Cancelled { handed_over }));
     }
 
@@ -444,6 +455,7 @@ impl Caller {
             false => Health::PeerFault,
         };
         self.close(health);
+        let handed_over = handed_over || self.doubtful.is_some();
         self.finish(CallOutcome::Failed(CallFailure::Timeout { handed_over }));
     }
 
@@ -458,6 +470,17 @@ impl Caller {
         self.waiting.clear();
         self.finished = true;
         self.effects.push_back(Effect::Finish(Box::new(outcome)));
+    }
+}
+
+/// Whether an attempt that failed may have been run: its body was out, and nobody said that it went no further.
+const fn may_have_run(stage: &Stage, cause: &AttemptFailure) -> bool {
+    match cause {
+        AttemptFailure::Refused(_) => false,
+        AttemptFailure::Failed(failure) => failure.handed_over,
+        AttemptFailure::Lost(_) | AttemptFailure::Silent(_) => {
+            matches!(stage, Stage::Pipelined | Stage::Running)
+        }
     }
 }
 

@@ -311,6 +311,30 @@ fn when_nobody_takes_it_every_try_is_told() {
     assert_eq!(pair.health(), [Health::PeerFault, Health::Neutral]);
 }
 
+/// Found by the simulator: a tool that may run twice was tried, lost, tried elsewhere in vain, and reported as not run.
+#[test]
+fn a_vouched_call_that_may_have_run_somewhere_is_never_said_not_to_have() {
+    let mut pair = Pair::new(Mode::Vouched, 2);
+    pair.open(1).frame(Frame::Accept, 2).lost(3);
+    pair.lost(4);
+    let in_doubt = |failure: &CallFailure| matches!(failure, CallFailure::InDoubt { executor, .. } if *executor == target(1));
+    assert!(in_doubt(pair.failure()), "{:?}", pair.failure());
+
+    let mut pair = Pair::new(Mode::Vouched, 2);
+    pair.open(1).frame(Frame::Accept, 2).frame(failed(true), 2);
+    pair.caller.handle_cancel(None, at(3));
+    pair.drain();
+    assert_eq!(*pair.failure(), CallFailure::Cancelled { handed_over: true });
+
+    let mut pair = Pair::new(Mode::Vouched, 2);
+    pair.open(1).lost(2).tick(DEADLINE_MS);
+    assert_eq!(*pair.failure(), CallFailure::Timeout { handed_over: true });
+
+    let mut pair = Pair::new(Mode::Vouched, 2);
+    pair.open(1).frame(refused(), 2).lost(3);
+    assert!(matches!(pair.failure(), CallFailure::Exhausted { .. }), "a refusal leaves no doubt");
+}
+
 #[test]
 fn second_tries_are_asked_for_and_bounded() {
     let mut pair = Pair::new(Mode::TwoPhase, 100);
