@@ -29,6 +29,10 @@ purity:
 demo *ARGS:
     cargo run --locked --bin comity -- demo {{ ARGS }}
 
+# Many seeds of every built-in scenario, until one breaks an invariant or the time is up.
+soak SEEDS="100" MINUTES="3":
+    cargo run --locked --bin simnet -- soak --seeds {{ SEEDS }} --minutes {{ MINUTES }}
+
 # The benchmarks of the pure parts.
 bench *ARGS:
     cargo bench --workspace --locked {{ ARGS }}

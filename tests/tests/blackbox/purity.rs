@@ -60,10 +60,12 @@ fn the_core_depends_on_nothing_that_acts() {
 }
 
 #[test]
-fn the_store_and_the_core_do_not_know_the_node() {
-    for (package, forbidden) in
-        [("comity-protocol", ["comity-store", "comity-node"]), ("comity-store", ["comity-node", "libp2p"])]
-    {
+fn the_core_the_store_and_the_simulator_do_not_know_the_node() {
+    for (package, forbidden) in [
+        ("comity-protocol", ["comity-store", "comity-node"]),
+        ("comity-store", ["comity-node", "libp2p"]),
+        ("comity-simnet", ["comity-node", "tokio"]),
+    ] {
         let tree = run(cargo()
             .args(["tree", "--locked", "-p", package, "-e", "normal", "--prefix", "none", "-f", "{p}"]));
         let names: Vec<&str> = tree.success().lines().filter_map(|line| line.split(' ').next()).collect();

@@ -1,0 +1,21 @@
+//! Comity's simulator: whole federations over the real machines of `comity-protocol`, in simulated time.
+//!
+//! One scenario and one seed give one run, on every machine: [`run::run`] makes it and [`run::Report`] is what it came to,
+//! with a hash of all that happened. [`scenario`] is what users write, [`library`] what is built in, [`judge`] what must
+//! hold in every run. `world` is the event loop, `network` what lies between nodes, `disk` what survives a crash, `calls`
+//! the life of a call. docs/simulation.md says how the simulation differs from reality.
+
+mod calls;
+pub mod cli;
+mod disk;
+mod federation;
+pub mod figures;
+pub mod judge;
+pub mod library;
+mod moment;
+mod network;
+pub mod replay;
+pub mod run;
+pub mod scenario;
+mod trace;
+mod world;

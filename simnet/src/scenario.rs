@@ -1,0 +1,204 @@
+//! A scenario: a federation, what befalls it, and what is expected of it. Users write them as TOML in the words of the
+//! glossary; docs/simulation.md teaches how.
+//!
+//! [`Scenario::parse`] reads one and names every mistake with its line. What a scenario leaves open, such as how many
+//! nodes a site has, each run draws by its seed.
+
+mod expect;
+mod faults;
+mod mistake;
+mod read;
+mod section;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use comity_protocol::constraints::{Constraints, DataClass};
+use comity_protocol::geo::{Country, CountrySet};
+use comity_protocol::ids::{OrgName, ServerName, ToolName};
+
+pub use expect::{Expectation, Verdict};
+pub(crate) use expect::{lawful_sites, satisfies};
+pub(crate) use faults::DEGRADED;
+pub use faults::{Act, Direction, DiskFate, Fault, FaultKind};
+pub use mistake::{Mistake, Mistakes, nearest};
+pub use value::{DURATION_MAX, Share, Span};
+
+/// Most bytes of a scenario's text.
+pub const SCENARIO_BYTES_MAX: usize = 256 * 1024;
+
+/// Most orgs of a scenario, because test keys are made from one byte.
+pub const ORGS_MAX: usize = 200;
+
+/// A site by its place in [`Scenario::sites`].
+pub type SiteId = usize;
+
+/// A federation, what befalls it, and what is expected of it.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// What people call it.
+    pub name: String,
+    /// What it is about.
+    pub about: String,
+    /// How long its phases are.
+    pub phases: Phases,
+    /// The organisations.
+    pub orgs: Vec<Org>,
+    /// Where nodes run.
+    pub sites: Vec<Site>,
+    /// What can be called.
+    pub tools: Vec<Tool>,
+    /// What lies between any two sites.
+    pub network: Path,
+    /// What lies between two sites where that is special; the last that fits counts.
+    pub links: Vec<Link>,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+    /// Who calls what.
+    pub calls: Vec<Calls>,
+    /// What is expected besides the invariants.
+    pub expectations: Vec<Expectation>,
+}
+
+/// How long the phases of a run are, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phases {
+    /// Nodes start one by one within this time.
+    pub start_within: Duration,
+    /// Until when faults may happen, from the beginning.
+    pub faults_for: Duration,
+    /// Within what time after the last fault the federation must have healed.
+    pub heal_within: Duration,
+    /// How long it must then stay healed; the run ends after that.
+    pub quiet_for: Duration,
+}
+
+impl Phases {
+    /// The longest that a run may take.
+    pub fn total(&self) -> Duration {
+        self.faults_for + self.heal_within + self.quiet_for
+    }
+}
+
+/// One organisation.
+#[derive(Clone, Debug)]
+pub struct Org {
+    /// Its name.
+    pub name: OrgName,
+    /// The orgs that its nodes have pinned, itself among them.
+    pub pins: BTreeSet<OrgName>,
+}
+
+/// Where nodes run.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// What people call it.
+    pub name: String,
+    /// Its org, by place.
+    pub org: usize,
+    /// How many nodes run there.
+    pub nodes: Span<usize>,
+    /// Where they process calls.
+    pub processing: CountrySet,
+    /// Whose law their operator is under.
+    pub operator: Option<Country>,
+    /// Sites whose first node they dial first; the first site unless the scenario says which.
+    pub seeds: Vec<SiteId>,
+    /// By how much each node's clock may be wrong, either way.
+    pub clock_skew: Duration,
+    /// By how many millionths it may run fast or slow.
+    pub clock_drift_ppm: u32,
+}
+
+/// What can be called, under one contract wherever it is offered.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    /// Its server.
+    pub server: ServerName,
+    /// Its name.
+    pub tool: ToolName,
+    /// The sites that offer it.
+    pub sites: Vec<SiteId>,
+    /// Whether only the offering org may call it.
+    pub org_only: bool,
+    /// The highest class of data that it takes.
+    pub class_max: DataClass,
+    /// How long a call takes.
+    pub takes: Span<Duration>,
+    /// How often its server breaks down in the middle of a call.
+    pub breaks: Share,
+    /// Whether callers vouch that it may run twice.
+    pub repeatable: bool,
+}
+
+impl Tool {
+    /// As scenarios write it: `server/tool`.
+    pub fn text(&self) -> String {
+        format!("{}/{}", self.server, self.tool)
+    }
+}
+
+/// What lies between two sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// One way; each pair of nodes draws its own.
+    pub latency: Span<Duration>,
+    /// How often a packet is lost. Streams send it again, which costs time.
+    pub loss: Share,
+    /// Kilobits a second each way between two nodes; `None` is unlimited.
+    pub kilobits: Option<u32>,
+    /// How often a hop of gossip fails for good, as when a queue is full.
+    pub gossip_loss: Share,
+}
+
+/// What lies between two particular sites.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// One side.
+    pub between: (SiteId, SiteId),
+    /// What lies there.
+    pub path: Path,
+}
+
+/// Calls that are made again and again.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    /// What people call them.
+    pub name: String,
+    /// The sites that call.
+    pub from: Vec<SiteId>,
+    /// The tool, by place.
+    pub tool: usize,
+    /// The time between two calls of one site.
+    pub every: Span<Duration>,
+    /// From when on.
+    pub start: Duration,
+    /// What they demand.
+    pub constraints: Constraints,
+    /// How long the caller waits.
+    pub deadline: Duration,
+}
+
+impl Scenario {
+    /// Reads a scenario from its TOML text.
+    ///
+    /// # Errors
+    /// [`Mistakes`]: everything that is wrong, with lines.
+    pub fn parse(text: &str) -> Result<Self, Mistakes> {
+        read::scenario(text)
+    }
+
+    /// The hash by which reports and replay lines name a scenario's text: the first twelve hexadecimal digits of its
+    /// BLAKE3.
+    pub fn hash(text: &str) -> String {
+        blake3::hash(text.as_bytes()).to_hex()[..12].to_owned()
+    }
+
+    /// The most nodes that a run may have.
+    pub fn nodes_max(&self) -> usize {
+        self.sites.iter().map(|site| site.nodes.to).sum()
+    }
+}
