@@ -339,7 +339,7 @@ impl Caller {
 
     fn try_next(&mut self, now: Now) {
         if now.mono >= self.plan.deadline {
-            return self.finish_timeout(false);
+            return self.finish_timeout(false, now);
         }
         let Some(target) = self.waiting.pop_front() else { return self.finish_exhausted(false) };
         let (attempt, node) = (AttemptId(self.attempts), target.node);
