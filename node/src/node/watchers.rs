@@ -56,9 +56,12 @@ impl Shared {
         let shared = self.clone();
         self.tasks.spawn(control.run(shared.clone(), self.stop.clone()));
         self.tasks.spawn(admin.run(self.health.clone(), Arc::new(registry), self.stop.clone()));
+        // Taken before anybody watches: an edit that is noticed first of all must count as one.
+        let mut followed = self.config.clone();
+        let started_with = followed.borrow_and_update().clone();
+        self.tasks.spawn(shared.clone().follow_config(followed, started_with));
         let (path, stop) = (self.config_path.clone(), self.stop.clone());
         self.tasks.spawn(async move { crate::config::watch::watch(path, config, stop).await });
-        self.tasks.spawn(shared.clone().follow_config());
         self.tasks.spawn(shared.clone().look_after());
         self.tasks.spawn(shared.clone().follow_membership());
         if self.identity.member.is_some() {
@@ -77,9 +80,11 @@ impl Shared {
     }
 
     /// Applies what an edit of the configuration changed and can be changed while running.
-    async fn follow_config(self: Arc<Self>) {
-        let mut receiver = self.config.clone();
-        let mut before = receiver.borrow_and_update().clone();
+    async fn follow_config(
+        self: Arc<Self>,
+        mut receiver: watch::Receiver<Arc<NodeConfig>>,
+        mut before: Arc<NodeConfig>,
+    ) {
         while let Some(Ok(())) = self.stop.run_until_cancelled(receiver.changed()).await {
             let after = receiver.borrow_and_update().clone();
             self.upstreams.apply(&upstream_configs(&after));

@@ -32,7 +32,7 @@ use promises::Promises;
 /// Changes are gathered this long before the world is made anew: a newcomer's offers come by the dozen.
 const GATHER: Duration = Duration::from_millis(5);
 
-/// How often the world is made anew when nothing has changed: candidates end by time alone.
+/// How often what is offered is looked at when nothing has changed: promises end by time alone.
 const TICK: Duration = Duration::from_secs(10);
 
 /// How long a node that starts waits for its servers before it tells others what it offers: those that it offered before
@@ -179,10 +179,7 @@ impl Keeper {
                     state.made_of = None;
                     continue;
                 }
-                () = sleep(if state.settled { TICK } else { SETTLE }) => {
-                    state.made_of = None;
-                    continue;
-                }
+                () = sleep(if state.settled { TICK } else { SETTLE }) => continue,
             }
             sleep(GATHER).await;
         }

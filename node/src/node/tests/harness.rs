@@ -47,6 +47,14 @@ pub(super) async fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -
     .await
 }
 
+/// Shows what the nodes of a test log where `COMITY_LOG` says what to show.
+fn log() {
+    if let Ok(filter) = std::env::var("COMITY_LOG") {
+        // The first test of a process has set it up for all.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).try_init();
+    }
+}
+
 pub(super) fn mesh_name() -> MeshName {
     "test".parse().unwrap()
 }
@@ -205,6 +213,7 @@ impl Plan {
     }
 
     pub(super) async fn start(&self) -> Running {
+        log();
         self.write();
         let path = self.path();
         let config = NodeConfig::load(&path).unwrap_or_else(|error| panic!("{error}")).config;
