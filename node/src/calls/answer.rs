@@ -50,7 +50,7 @@ fn reason(reason: PeerReason) -> DenialReason {
         peer: Some(reason.peer),
         org: Some(reason.org),
         code: reason.code,
-        detail: format!("{} {}", reason.node, reason.detail),
+        detail: format!("{}: {}", reason.node, reason.detail),
     }
 }
 

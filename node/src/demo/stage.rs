@@ -102,7 +102,7 @@ impl Stage {
     /// Why somebody may not run a call, without the name that the reason begins with: tables have it in a column of its own.
     pub(super) fn why(&self, reason: &DenialReason) -> String {
         let name = reason.peer.as_deref().map(|peer| self.name_of(peer)).unwrap_or_default();
-        let rest = reason.detail.strip_prefix(name.as_str()).map(str::trim_start);
+        let rest = reason.detail.strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix(": "));
         rest.unwrap_or(&reason.detail).to_owned()
     }
 

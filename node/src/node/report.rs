@@ -272,7 +272,7 @@ fn denial(reason: comity_protocol::route::PeerReason) -> DenialReason {
         peer: Some(reason.peer),
         org: Some(reason.org),
         code: reason.code,
-        detail: format!("{} {}", reason.node, reason.detail),
+        detail: format!("{}: {}", reason.node, reason.detail),
     }
 }
 
