@@ -78,8 +78,7 @@ fn plan(calls: &Calls, call: &Call, params: &RawValue) -> CallPlan {
             trace: call.demand.trace.clone(),
             hops: 1,
         },
-        // Nobody here vouches for another node's tools yet: none is ever sent twice.
-        vouched: false,
+        vouched: calls.parts.config.borrow().vouches_for(&call.route.capability),
         deadline: call.deadline,
     }
 }

@@ -121,6 +121,7 @@ const TAIL: &str = r#"# labels = { region = "eu-central" }
 # name = "umbrella.example"
 # root = "blake3:..."
 # approve = "none"                   # none: each tool waits for `comity tools approve`; all: visible at once
+# repeatable = ["crm/find_invoice"]  # tools that you vouch may run twice: only these are tried again once sent
 
 # What every call made here demands of whoever runs it. Requests and tokens can only add to it.
 # [constraints]

@@ -100,6 +100,7 @@ fn every_key_is_read() {
         name = "umbrella.example"
         root = "{ROOT}"
         approve = "all"
+        repeatable = ["crm/find_invoice"]
         [constraints]
         allow_locations = ["EU", "GB"]
         deny_operator_countries = ["US"]
@@ -128,6 +129,23 @@ fn every_key_is_read() {
     assert_eq!(config.mcp.tokens[0].secret, TokenSecret::of_token("0123456789abcdef"));
     assert_eq!(config.mcp.tokens[0].constraints.deadline_ms, Some(5000));
     assert_eq!(config.trust[0].approve, Approve::All);
+    for (capability, vouched) in [
+        (("umbrella.example", "crm", "find_invoice"), true),
+        (("umbrella.example", "crm", "pay"), false),
+        (("acme.example", "crm", "find_invoice"), false),
+        (("acme.example", "time", "now"), true),
+        (("acme.example", "time", "set"), true),
+        (("acme.example", "time", "reset"), false),
+        (("umbrella.example", "time", "now"), false),
+    ] {
+        let (org, server, tool) = capability;
+        let id = CapabilityId {
+            org: org.parse().expect("an org"),
+            server: server.parse().expect("a server"),
+            tool: tool.parse().expect("a tool"),
+        };
+        assert_eq!(config.vouches_for(&id), vouched, "{id}");
+    }
     assert_eq!(config.constraints.allow_locations.expect("set").len(), 28);
     assert_eq!(config.limits.calls_in_flight_max, 7);
     let time = &config.servers[&"time".parse::<ServerName>().expect("name")];

@@ -1,12 +1,14 @@
 //! The `[trust]` section: the orgs that this node believes, each by the digest of its root.
 
-use comity_protocol::ids::{OrgName, RootHash};
+use comity_protocol::ids::{OrgName, RootHash, ServerName, ToolName};
 
 use super::section::Section;
 use super::setting::TextSetting;
 
 /// Orgs that one configuration may pin.
 pub const ORGS_MAX: usize = 1_000;
+/// Tools of one org that may be vouched for.
+pub const REPEATABLE_MAX: usize = 1_000;
 
 /// One `[[trust.orgs]]` entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,28 @@ pub struct TrustedOrg {
     pub root: RootHash,
     /// Which of its tools are visible without an approval of their own.
     pub approve: Approve,
+    /// Which of its tools the operator here vouches may run twice with the effect of once.
+    pub repeatable: Vec<ToolOfServer>,
+}
+
+/// A tool of an org, written `server/tool`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolOfServer {
+    /// The server, as the node that fronts it names it.
+    pub server: ServerName,
+    /// The tool, as the server names it.
+    pub tool: ToolName,
+}
+
+impl TextSetting for ToolOfServer {
+    const EXPECTED: &'static str = "a server and its tool, such as \"crm/find_invoice\"";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let (server, tool) = text.split_once('/').ok_or_else(|| format!("{text:?} has no slash"))?;
+        let server = server.parse::<ServerName>().map_err(|error| error.to_string())?;
+        let tool = tool.parse::<ToolName>().map_err(|error| error.to_string())?;
+        Ok(Self { server, tool })
+    }
 }
 
 /// Which tools of a foreign org clients see before the operator has approved each contract.
@@ -52,6 +76,7 @@ pub(super) fn read(mut trust: Section<'_>) -> Vec<TrustedOrg> {
         let name = section.required::<OrgName>("name");
         let root = section.required::<RootHash>("root");
         let approve = section.or("approve", Approve::default());
+        let repeatable = repeatable(&mut section);
         if let (Some(name), Some(root)) = (name, root) {
             match orgs.iter().any(|known| known.name == name) {
                 true => section.fault(
@@ -59,11 +84,20 @@ pub(super) fn read(mut trust: Section<'_>) -> Vec<TrustedOrg> {
                     format!("{name} is pinned twice"),
                     "keep the entry with the right root",
                 ),
-                false => orgs.push(TrustedOrg { name, root, approve }),
+                false => orgs.push(TrustedOrg { name, root, approve, repeatable }),
             }
         }
         section.finish();
     }
     trust.finish();
     orgs
+}
+
+fn repeatable(org: &mut Section<'_>) -> Vec<ToolOfServer> {
+    let tools = org.list_of_distinct("repeatable").unwrap_or_default();
+    if tools.len() > REPEATABLE_MAX {
+        let named = format!("names {} tools", tools.len());
+        org.fault("repeatable", named, format!("name at most {REPEATABLE_MAX}"));
+    }
+    tools
 }

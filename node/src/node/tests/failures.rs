@@ -28,7 +28,11 @@ async fn duo() -> Duo {
 impl Duo {
     /// A caller that has nothing against anybody yet.
     async fn caller(&self) -> (Plan, Running) {
-        let plan = Plan::of(&self.acme, "caller", "DE").trusts(&self.umbrella, "all");
+        self.started(Plan::of(&self.acme, "caller", "DE").trusts(&self.umbrella, "all")).await
+    }
+
+    /// Starts a caller that knows both.
+    async fn started(&self, plan: Plan) -> (Plan, Running) {
         let plan = plan.to(&self.real).at_address(self.fake.address());
         let caller = plan.start().await;
         caller.offers("echo", &[self.real.id(), self.fake.id]).await;
@@ -101,6 +105,21 @@ async fn what_may_have_been_handed_over_is_in_doubt_and_never_sent_again() {
     let failure = failure(exchange).await;
     assert!(matches!(&failure, Failure::InDoubt { detail } if detail.contains("fake")), "{failure:?}");
     assert_eq!(duo.plan.ran("tools").len(), ran, "nobody else was asked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_vouched_for_is_sent_again_though_it_was_handed_over() {
+    let mut duo = duo().await;
+    let plan = Plan::of(&duo.acme, "caller", "DE").trusts(&duo.umbrella, "all").vouches_for("tools/echo");
+    let (_plan, caller) = duo.started(plan).await;
+    let (mut stream, exchange) = duo.ask_fake(&caller).await;
+    let ran = duo.plan.ran("tools").len();
+    assert!(matches!(stream.next().await, Some(Frame::Header(_))));
+    stream.send(&Frame::Accept).await;
+    assert!(matches!(stream.next().await, Some(Frame::Body(_))));
+    drop(stream);
+    assert_eq!(executor(&result(exchange).await), duo.real.id().to_string());
+    assert_eq!(duo.plan.ran("tools").len(), ran + 1, "it ran elsewhere, once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
