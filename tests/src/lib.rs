@@ -14,6 +14,7 @@
 //! | [`node`] | one running node |
 //! | [`federation`] | orgs and nodes that trust each other |
 //! | [`http`] | HTTP/1.1 as bytes, for well-formed and malformed requests |
+//! | [`conformance`] | the conformance suites and the server that passes them |
 //! | [`mcp`] | MCP over HTTP in both eras, by hand |
 //! | [`clients`] | the Python client and the Inspector, as programs |
 //! | [`servers`] | MCP servers to put behind a node, kind and hostile |
@@ -24,6 +25,7 @@ pub mod binary;
 pub mod clients;
 pub mod command;
 pub mod config;
+pub mod conformance;
 pub mod federation;
 pub mod fixtures;
 pub mod http;

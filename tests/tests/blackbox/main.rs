@@ -5,6 +5,7 @@
 mod admission;
 mod bridge;
 mod commands;
+mod conformance;
 mod contracts;
 mod documents;
 mod enrolment;
