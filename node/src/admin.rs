@@ -296,7 +296,7 @@ mod tests {
     #[tokio::test]
     async fn metrics_are_served() {
         let f = start().await;
-        f.metrics.peers.set(3);
+        f.metrics.mesh.peers.set(3);
         let answer = f.get("/metrics", "localhost").await;
         check(&answer, 200, "comity_peers 3\n");
         assert!(answer.ends_with("# EOF\n"), "{answer}");

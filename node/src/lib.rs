@@ -5,7 +5,7 @@
 //! - [`face`] is how AI clients reach the node, [`gateway`] what it needs from the rest, [`exchange`] where every call's two
 //!   sides meet.
 //! - [`calls`] decides and runs calls, here and over the mesh. [`world`] is what they decide from.
-//! - [`upstream`] fronts MCP servers. [`mesh`] is libp2p. [`keeping`] is what must survive.
+//! - [`upstream`] fronts MCP servers. [`mesh`] is libp2p, in a crate of its own. [`keeping`] is what must survive.
 //! - [`demo`] shows a small federation at work.
 //! - `enrolment` lets nodes and orgs in.
 //! - [`cli`], [`control`] and [`admin`] are for people; [`config`], [`identity`] and [`org`] are the files they keep.
@@ -13,7 +13,6 @@
 pub mod admin;
 pub mod calls;
 pub mod cli;
-pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
@@ -24,7 +23,6 @@ pub mod files;
 pub mod gateway;
 pub mod identity;
 pub mod keeping;
-pub mod mesh;
 pub mod metrics;
 pub mod node;
 pub mod org;
@@ -33,3 +31,6 @@ pub mod slot;
 pub mod telemetry;
 pub mod upstream;
 pub mod world;
+
+pub use comity_mesh as mesh;
+pub use comity_mesh::clock;

@@ -1,12 +1,12 @@
 //! What the node counts, for Prometheus.
 //!
-//! Every label has few values: those that come from outside (capabilities, servers, reasons) are kept up to a bound, and
-//! what comes after that counts as [`OTHER`]. One [`Registry`] holds ours and libp2p's.
+//! Every label has few values: those that come from outside (capabilities, servers) are kept up to a bound, and what comes
+//! after that counts as other. One [`Registry`] holds ours, the mesh's and libp2p's.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use comity_mesh::metrics::{self as mesh, Labels};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,10 +20,6 @@ use crate::exchange::{Failure, Outcome};
 
 /// Capabilities that are counted by name.
 pub const CAPABILITIES_MAX: usize = 256;
-/// Reasons for refusing a peer that are counted by name.
-pub const REASONS_MAX: usize = 32;
-/// What everything beyond a bound counts as.
-pub const OTHER: &str = "other";
 
 /// Upper bounds of the latency histogram's buckets, in seconds.
 const LATENCY_BUCKETS_S: [f64; 14] =
@@ -34,15 +30,10 @@ const LATENCY_BUCKETS_S: [f64; 14] =
 pub struct Metrics {
     calls: Family<CallLabels, Counter>,
     call_seconds: Family<HopLabels, Histogram, fn() -> Histogram>,
-    capabilities: Arc<Bounded<CAPABILITIES_MAX>>,
-    refusals: Family<ReasonLabels, Counter>,
-    reasons: Arc<Bounded<REASONS_MAX>>,
-    gossip_bytes: Family<DirectionLabels, Counter>,
+    capabilities: Arc<Labels<CAPABILITIES_MAX>>,
     upstreams: Family<UpstreamLabels, Gauge>,
-    /// Peers that are connected and admitted.
-    pub peers: Gauge,
-    /// Adverts in the directory.
-    pub directory_size: Gauge,
+    /// What the mesh counts.
+    pub mesh: mesh::Metrics,
     /// Calls in flight here.
     pub calls_in_flight: Gauge,
 }
@@ -58,15 +49,6 @@ pub enum Hop {
     In,
 }
 
-/// Which way bytes went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From a peer.
-    Received,
-    /// To a peer.
-    Sent,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
     capability: String,
@@ -80,16 +62,6 @@ struct HopLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DirectionLabels {
-    direction: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UpstreamLabels {
     server: String,
     state: &'static str,
@@ -98,28 +70,20 @@ struct UpstreamLabels {
 impl Metrics {
     /// Makes the counters and registers them under `comity_`.
     pub fn register(registry: &mut Registry) -> Self {
+        let ours = registry.sub_registry_with_prefix("comity");
         let metrics = Metrics {
             calls: Family::default(),
             call_seconds: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_S)),
             capabilities: Arc::default(),
-            refusals: Family::default(),
-            reasons: Arc::default(),
-            gossip_bytes: Family::default(),
             upstreams: Family::default(),
-            peers: Gauge::default(),
-            directory_size: Gauge::default(),
+            mesh: mesh::Metrics::register(ours),
             calls_in_flight: Gauge::default(),
         };
-        let ours = registry.sub_registry_with_prefix("comity");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         ours.register("build", "The release that runs", version);
         ours.register("calls", "Calls that ended", metrics.calls.clone());
         ours.register("call_duration_seconds", "How long calls took", metrics.call_seconds.clone());
         ours.register("calls_in_flight", "Calls that are running", metrics.calls_in_flight.clone());
-        ours.register("peers", "Peers connected and admitted", metrics.peers.clone());
-        ours.register("directory_size", "Adverts in the directory", metrics.directory_size.clone());
-        ours.register("gossip_bytes", "Bytes of gossip", metrics.gossip_bytes.clone());
-        ours.register("admission_refusals", "Peers that were refused", metrics.refusals.clone());
         ours.register("upstream_state", "1 for the state in which a server is", metrics.upstreams.clone());
         metrics
     }
@@ -129,16 +93,6 @@ impl Metrics {
         let (capability, hop) = (self.capabilities.label(capability), hop.label());
         self.calls.get_or_create(&CallLabels { capability, outcome: outcome_label(outcome), hop }).inc();
         self.call_seconds.get_or_create(&HopLabels { hop }).observe(took.as_secs_f64());
-    }
-
-    /// Counts a peer that was refused; `reason` is a short code.
-    pub fn admission_refused(&self, reason: &str) {
-        self.refusals.get_or_create(&ReasonLabels { reason: self.reasons.label(reason) }).inc();
-    }
-
-    /// Counts gossip.
-    pub fn gossip(&self, direction: Direction, bytes: u64) {
-        self.gossip_bytes.get_or_create(&DirectionLabels { direction: direction.label() }).inc_by(bytes);
     }
 
     /// Sets the state of a server; `None` forgets a server that was removed.
@@ -164,15 +118,6 @@ impl Hop {
             Hop::Local => "local",
             Hop::Out => "out",
             Hop::In => "in",
-        }
-    }
-}
-
-impl Direction {
-    const fn label(self) -> &'static str {
-        match self {
-            Direction::Received => "received",
-            Direction::Sent => "sent",
         }
     }
 }
@@ -206,24 +151,6 @@ fn state_label(state: ServerState) -> &'static str {
     }
 }
 
-/// Label values that were seen, at most `MAX`.
-#[derive(Debug, Default)]
-struct Bounded<const MAX: usize>(Mutex<BTreeSet<String>>);
-
-impl<const MAX: usize> Bounded<MAX> {
-    fn label(&self, value: &str) -> String {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.contains(value) {
-            value.to_owned()
-        } else if seen.len() < MAX {
-            seen.insert(value.to_owned());
-            value.to_owned()
-        } else {
-            OTHER.to_owned()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use prometheus_client::encoding::text::encode;
@@ -250,20 +177,14 @@ mod tests {
         let denied = Outcome::Failed(Failure::Denied { reasons: Vec::new() });
         metrics.call_ended("acme.example/time/now", &ok, Hop::Local, Duration::from_millis(3));
         metrics.call_ended("acme.example/time/now", &denied, Hop::Out, Duration::ZERO);
-        metrics.admission_refused("unpinned_org");
-        metrics.gossip(Direction::Sent, 42);
         metrics.upstream("time", Some(ServerState::Ready));
-        metrics.peers.set(2);
         let text = text(&registry);
         for line in [
             "comity_calls_total{capability=\"acme.example/time/now\",outcome=\"ok\",hop=\"local\"} 1",
             "comity_calls_total{capability=\"acme.example/time/now\",outcome=\"denied\",hop=\"out\"} 1",
             "comity_call_duration_seconds_bucket{le=\"0.005\",hop=\"local\"} 1",
-            "comity_admission_refusals_total{reason=\"unpinned_org\"} 1",
-            "comity_gossip_bytes_total{direction=\"sent\"} 42",
             "comity_upstream_state{server=\"time\",state=\"ready\"} 1",
             "comity_upstream_state{server=\"time\",state=\"backoff\"} 0",
-            "comity_peers 2",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
@@ -275,17 +196,5 @@ mod tests {
         metrics.upstream("time", Some(ServerState::Ready));
         metrics.upstream("time", None);
         assert!(!text(&registry).contains("server=\"time\""));
-    }
-
-    #[test]
-    fn labels_from_outside_are_bounded() {
-        let (registry, metrics) = registered();
-        for n in 0..REASONS_MAX + 5 {
-            metrics.admission_refused(&format!("r{n}"));
-        }
-        metrics.admission_refused("r0");
-        let text = text(&registry);
-        assert!(text.contains("{reason=\"other\"} 5") && text.contains("{reason=\"r0\"} 2"), "{text}");
-        assert!(!text.contains(&format!("r{REASONS_MAX}\"")));
     }
 }

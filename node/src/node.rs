@@ -406,7 +406,7 @@ async fn start_mesh(
             ..Bounds::default()
         },
         persister: keeping.mesh.clone(),
-        metrics: metrics.clone(),
+        metrics: metrics.mesh.clone(),
         clock,
         seed: getrandom::u64()?,
     };

@@ -16,7 +16,8 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The filter when neither flag, environment nor configuration gives one: libraries speak only when something is wrong.
-pub const LEVEL_DEFAULT: &str = "warn,comity=info,comity_node=info,comity_protocol=info,comity_store=info";
+pub const LEVEL_DEFAULT: &str =
+    "warn,comity=info,comity_node=info,comity_mesh=info,comity_protocol=info,comity_store=info";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
@@ -29,7 +30,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// A log filter that is known to be well formed, such as `info` or `warn,comity_node::mesh=debug`.
+/// A log filter that is known to be well formed, such as `info` or `warn,comity_mesh=debug`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLevel(String);
 
@@ -117,8 +118,13 @@ mod tests {
     #[test]
     fn a_bare_level_quietens_libraries_and_a_filter_is_taken_as_it_is() {
         for (text, expected) in [
-            ("debug", Some("warn,comity=debug,comity_node=debug,comity_protocol=debug,comity_store=debug")),
-            ("warn,comity_node::mesh=trace", Some("warn,comity_node::mesh=trace")),
+            (
+                "debug",
+                Some(
+                    "warn,comity=debug,comity_node=debug,comity_mesh=debug,comity_protocol=debug,comity_store=debug",
+                ),
+            ),
+            ("warn,comity_mesh=trace", Some("warn,comity_mesh=trace")),
             ("comity_node=loud", None),
             ("a=b=c", None),
         ] {

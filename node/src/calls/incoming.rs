@@ -162,7 +162,7 @@ impl Driver<'_> {
 
     fn set_timer(&mut self) {
         let Some(at) = self.machine.poll_timeout() else { return };
-        let at = self.calls.parts.clock.instant(at).into();
+        let at = self.calls.parts.clock.instant(at);
         if self.timer.deadline() != at {
             self.timer.as_mut().reset(at);
         }

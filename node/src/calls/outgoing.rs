@@ -214,7 +214,7 @@ async fn here(
     };
     let exchange =
         calls.parts.upstreams.open(&call.route.server, &call.request.method, params, &caller, &options);
-    let deadline = calls.parts.clock.instant(call.deadline).into();
+    let deadline = calls.parts.clock.instant(call.deadline);
     let outcome = forward(exchange, peer, deadline, call.demand.patience).await;
     trying.end(health(&outcome, call.demand.patience));
     match outcome {

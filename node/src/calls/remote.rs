@@ -158,7 +158,7 @@ impl Driver<'_> {
 
     fn set_timer(&mut self) {
         let at: Mono = self.machine.poll_timeout().unwrap_or(self.call.deadline);
-        let at = self.calls.parts.clock.instant(at).into();
+        let at = self.calls.parts.clock.instant(at);
         if self.timer.deadline() != at {
             self.timer.as_mut().reset(at);
         }

@@ -23,7 +23,7 @@ pub struct UpArgs {
     /// How log lines look [default: text, or what comity.toml says]
     #[arg(long, value_enum)]
     pub log_format: Option<LogFormat>,
-    /// What is logged: a level, or a filter such as warn,comity_node::mesh=debug
+    /// What is logged: a level, or a filter such as warn,comity_mesh=debug
     #[arg(long, value_name = "FILTER", env = "COMITY_LOG", value_parser = LogLevel::parse)]
     pub log_level: Option<LogLevel>,
 }

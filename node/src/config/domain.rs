@@ -70,8 +70,7 @@ impl TextSetting for LogFormat {
 }
 
 impl TextSetting for LogLevel {
-    const EXPECTED: &'static str =
-        "a level such as \"info\", or a filter such as \"warn,comity_node::mesh=debug\"";
+    const EXPECTED: &'static str = "a level such as \"info\", or a filter such as \"warn,comity_mesh=debug\"";
 
     fn from_text(text: &str) -> Result<Self, String> {
         LogLevel::parse(text)

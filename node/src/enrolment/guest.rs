@@ -117,7 +117,7 @@ async fn wait<S: AsyncRead + AsyncWrite + Unpin>(joiner: &mut Joiner, frames: &m
             Ok(Some(frame)) => joiner.handle_frame(&frame, clock.now()),
             Ok(None) | Err(_) => joiner.handle_closed(),
         },
-        () = sleep_until(clock.instant(deadline).into()) => joiner.handle_timeout(clock.now()),
+        () = sleep_until(clock.instant(deadline)) => joiner.handle_timeout(clock.now()),
     }
 }
 

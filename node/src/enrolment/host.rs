@@ -141,7 +141,7 @@ impl Host {
                 Ok(None) | Err(_) => inviter.handle_closed(),
             },
             yes = &mut answer => inviter.handle_confirmed(yes, clock.now()),
-            () = sleep_until(clock.instant(deadline).into()) => inviter.handle_timeout(clock.now()),
+            () = sleep_until(clock.instant(deadline)) => inviter.handle_timeout(clock.now()),
         }
     }
 }

@@ -154,8 +154,8 @@ impl Shared {
     fn set_gauges(&self, servers: &mut BTreeSet<ServerName>) {
         let snapshot = self.mesh.snapshot();
         let peers: BTreeSet<_> = snapshot.linked().map(|peer| peer.node).collect();
-        self.metrics.peers.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
-        self.metrics.directory_size.set(i64::try_from(snapshot.nodes.len()).unwrap_or(i64::MAX));
+        self.metrics.mesh.peers.set(i64::try_from(peers.len()).unwrap_or(i64::MAX));
+        self.metrics.mesh.directory_size.set(i64::try_from(snapshot.nodes.len()).unwrap_or(i64::MAX));
         let upstreams = self.upstreams.snapshot();
         for (name, view) in upstreams.iter() {
             self.metrics.upstream(name.as_str(), Some(server_state(view.state)));

@@ -16,7 +16,6 @@ use super::harness::{Org, Running, mesh_name, within};
 use crate::clock::Clock;
 use crate::identity::node_id;
 use crate::mesh::{self, Bounds, Incoming, MemoryPersister, MeshHandle, MeshSetup, MeshStream, MeshTask};
-use crate::metrics::Metrics;
 use crate::world::gather::{DescriptorCache, own_offer_sets};
 
 /// Such a node.
@@ -56,7 +55,7 @@ impl Fake {
             external: Vec::new(),
             bounds: Bounds::default(),
             persister: Arc::new(MemoryPersister::default()),
-            metrics: Metrics::register(&mut registry),
+            metrics: mesh::metrics::Metrics::register(&mut registry),
             clock: Clock::start(),
             seed: 7,
         };

@@ -18,7 +18,7 @@ use libp2p::swarm::{Stream, StreamUpgradeError, SubstreamProtocol};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Inbound, IncomingCall, MeshStream, StreamKind};
-use crate::mesh::connections::{Connection, OpenRequest, OpenStreamError};
+use crate::connections::{Connection, OpenRequest, OpenStreamError};
 
 /// Inbound streams of one connection that wait, for admission or for the driver; more are refused.
 const WAITING_MAX: usize = 32;

@@ -20,9 +20,9 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::clock::Clock;
-use crate::mesh::streams::{IncomingCall, Streams};
-use crate::mesh::*;
 use crate::metrics::Metrics;
+use crate::streams::{IncomingCall, Streams};
+use crate::*;
 
 pub(super) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 pub(super) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -116,7 +116,7 @@ impl Plan {
             external: self.external.clone(),
             bounds: Bounds::default(),
             persister: std::sync::Arc::new(self.kept.clone()),
-            metrics: Metrics::register(&mut registry),
+            metrics: Metrics::register(registry.sub_registry_with_prefix("comity")),
             clock: Clock::start(),
             seed: 7,
         };

@@ -11,12 +11,12 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{sleep, timeout};
 
 use super::{Driver, MeshError};
-use crate::mesh::blobs::{self, PullError};
-use crate::mesh::connections::Connection;
-use crate::mesh::enrol::ENROLMENT_DEADLINE;
-use crate::mesh::handle::MeshHandle;
-use crate::mesh::persist::PersistError;
-use crate::mesh::streams::{MeshStream, StreamKind};
+use crate::blobs::{self, PullError};
+use crate::connections::Connection;
+use crate::enrol::ENROLMENT_DEADLINE;
+use crate::handle::MeshHandle;
+use crate::persist::PersistError;
+use crate::streams::{MeshStream, StreamKind};
 
 /// How long calls may go on over a connection that is to be closed.
 const CALLS_GRACE: Duration = Duration::from_secs(60);

@@ -10,10 +10,10 @@ use super::Driver;
 use super::peers::{Peer, Role};
 use super::reach::EnrolReply;
 use super::tasks::Done;
-use crate::mesh::connections::Connection;
-use crate::mesh::enrol::{EnrolStream, IncomingEnrolment};
-use crate::mesh::handle::OpenError;
-use crate::mesh::streams::{MeshStream, StreamKind};
+use crate::connections::Connection;
+use crate::enrol::{EnrolStream, IncomingEnrolment};
+use crate::handle::OpenError;
+use crate::streams::{MeshStream, StreamKind};
 
 impl Driver {
     /// Somebody has come to enrol. A stranger's connection serves that and nothing else from now on; a member may renew

@@ -1,6 +1,7 @@
 //! The mesh as libp2p carries it: the shell around [`comity_protocol::mesh::Mesh`], which decides.
 //!
-//! [`start`] makes it run; [`MeshHandle`] is the rest of the node's way in. Read in this order: [`driver`] is the task that
+//! `start` makes it run over QUIC and TCP (the feature `sockets`), [`start_over`] over any transport;
+//! [`MeshHandle`] is the rest of the node's way in. Read in this order: [`driver`] is the task that
 //! owns the swarm and the machine; [`behaviour`] is what the swarm speaks; [`gate`] keeps it from strangers; [`streams`]
 //! are our own protocols and [`link`] and [`blobs`] two of them; [`transport`] is what they travel on.
 //!
@@ -10,6 +11,7 @@
 mod addresses;
 pub mod behaviour;
 pub mod blobs;
+pub mod clock;
 pub mod connections;
 pub mod driver;
 pub mod enrol;
@@ -18,9 +20,11 @@ pub mod gate;
 pub mod gossip;
 pub mod handle;
 pub mod link;
+pub mod metrics;
 pub mod peer;
 pub mod persist;
 mod snapshot;
+#[cfg(feature = "sockets")]
 pub mod stranger;
 pub mod streams;
 pub mod transport;
@@ -119,6 +123,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`].
+#[cfg(feature = "sockets")]
 pub async fn start(
     setup: MeshSetup,
     registry: &mut Registry,

@@ -13,14 +13,14 @@ use super::peers::{Closing, Peer, Role};
 use super::reach::{Dial, Purpose};
 use super::tasks::Done;
 use super::{Driver, Stale};
-use crate::mesh::behaviour::{ApplicationEvent, MeshBehaviourEvent};
-use crate::mesh::connections::{Connection, OpenStreamError};
-use crate::mesh::gate::GateEvent;
-use crate::mesh::gossip::verdict;
-use crate::mesh::link::{self, LinkEnd, LinkEvent};
-use crate::mesh::peer;
-use crate::mesh::streams::{Inbound, MeshStream, StreamKind};
+use crate::behaviour::{ApplicationEvent, MeshBehaviourEvent};
+use crate::connections::{Connection, OpenStreamError};
+use crate::gate::GateEvent;
+use crate::gossip::verdict;
+use crate::link::{self, LinkEnd, LinkEvent};
 use crate::metrics::Direction;
+use crate::peer;
+use crate::streams::{Inbound, MeshStream, StreamKind};
 
 impl Driver {
     pub(super) fn on_swarm_event(&mut self, event: SwarmEvent<MeshBehaviourEvent>) {

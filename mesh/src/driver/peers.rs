@@ -8,9 +8,9 @@ use comity_protocol::mesh::ConnectionId;
 use libp2p::swarm;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::mesh::connections::{Connection, OpenStreamError};
-use crate::mesh::link::{Link, SendError};
-use crate::mesh::streams::MeshStream;
+use crate::connections::{Connection, OpenStreamError};
+use crate::link::{Link, SendError};
+use crate::streams::MeshStream;
 
 /// Pulls that one connection is served at once; more are refused.
 const PULLS_MAX: usize = 4;

@@ -9,11 +9,11 @@ use libp2p::swarm::{Swarm, SwarmEvent};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::harness::{Eager, Node, Plan, QUIC, TCP, eager, eager_with, org, within};
-use crate::mesh::OpenError;
-use crate::mesh::behaviour::swarm_config;
-use crate::mesh::connections::Connection;
-use crate::mesh::streams::{MeshStream, StreamKind};
-use crate::mesh::{peer, transport};
+use crate::OpenError;
+use crate::behaviour::swarm_config;
+use crate::connections::Connection;
+use crate::streams::{MeshStream, StreamKind};
+use crate::{peer, transport};
 
 /// A stranger on a connection to `node`, and the connection.
 async fn stranger(node: &Node, seed: u8) -> (Swarm<Eager>, std::sync::Arc<Connection>) {

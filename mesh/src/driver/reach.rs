@@ -11,10 +11,10 @@ use libp2p::swarm::{ConnectionId, DialError};
 use tokio::sync::oneshot;
 
 use super::Driver;
-use crate::mesh::connections::Connection;
-use crate::mesh::enrol::EnrolStream;
-use crate::mesh::handle::OpenError;
-use crate::mesh::peer;
+use crate::connections::Connection;
+use crate::enrol::EnrolStream;
+use crate::handle::OpenError;
+use crate::peer;
 
 /// Calls and pulls that wait for connections; more are refused as overloaded.
 const WAITERS_MAX: usize = 2048;
@@ -186,7 +186,7 @@ impl Driver {
 }
 
 /// The error in one line, without the library's repetitions.
-pub(in crate::mesh) fn describe(error: &DialError) -> String {
+pub(crate) fn describe(error: &DialError) -> String {
     match error {
         DialError::Transport(errors) => {
             let each = errors.iter().map(|(address, error)| format!("{address}: {}", root_cause(error)));

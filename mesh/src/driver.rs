@@ -11,7 +11,7 @@ mod reach;
 mod tasks;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use comity_protocol::ids::MeshName;
 use comity_protocol::mesh::{ConnectionId, Mesh, MeshEvent};
@@ -21,7 +21,7 @@ use libp2p::gossipsub::TopicHash;
 use libp2p::swarm::Swarm;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use super::addresses::OwnAddresses;
 use super::behaviour::MeshBehaviour;
@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 
 use peers::Peers;
 use reach::Reach;
+#[cfg(feature = "sockets")]
 pub(super) use reach::describe as describe_dial_error;
 use tasks::{Done, Lookup, Persisted};
 
@@ -201,8 +202,8 @@ impl Driver {
             Some(lookup) = self.lookups.recv() => self.on_lookup(lookup),
             Some(done) = self.tasks.join_next() => self.on_done(done),
             persisted = tasks::settled(&mut self.persisting) => self.on_persisted(persisted)?,
-            () = sleep_until(timeout.into()) => self.on_timeout(),
-            () = sleep_until(refresh.into()) => self.refresh(),
+            () = sleep_until(timeout) => self.on_timeout(),
+            () = sleep_until(refresh) => self.refresh(),
         }
         Ok(())
     }

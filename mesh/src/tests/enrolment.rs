@@ -36,7 +36,7 @@ async fn enrolments_at_once_are_bounded() {
     let (acme, other) = (org("acme.example", 1), org("other.example", 2));
     let issuer = Plan::new(&acme, 1, &[]).start().await;
     let mut streams = Vec::new();
-    for seed in 0..=crate::mesh::enrol::ENROLMENTS_MAX {
+    for seed in 0..=crate::enrol::ENROLMENTS_MAX {
         let stranger = Plan::new(&other, 100 + seed as u16, &[]).start().await;
         let mut stream =
             within("a stream", stranger.handle.open_enrol(issuer.id, issuer.multiaddr())).await.unwrap();

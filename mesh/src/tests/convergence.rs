@@ -42,7 +42,7 @@ async fn offers_and_descriptors_are_pulled_by_digest_and_replaced() {
         let own = offers(count, bytes);
         a.handle.set_offers(own.clone()).await;
         let digest = BlobDigest::of(&own.federation.encode());
-        let has_set = |snapshot: &crate::mesh::MeshSnapshot| {
+        let has_set = |snapshot: &crate::MeshSnapshot| {
             let advert = snapshot.nodes.get(&a.id).and_then(|entry| entry.advert().offers);
             advert == Some(digest) && snapshot.blobs.set(&digest).is_some()
         };
@@ -53,10 +53,7 @@ async fn offers_and_descriptors_are_pulled_by_digest_and_replaced() {
     }
 }
 
-fn descriptors(
-    snapshot: &crate::mesh::MeshSnapshot,
-    offers: &comity_protocol::mesh::own::OwnOffers,
-) -> usize {
+fn descriptors(snapshot: &crate::MeshSnapshot, offers: &comity_protocol::mesh::own::OwnOffers) -> usize {
     let here = |digest: &&BlobDigest| snapshot.blobs.get(digest) == offers.descriptors.get(*digest);
     offers.descriptors.keys().filter(here).count()
 }
@@ -103,9 +100,8 @@ async fn a_node_that_shuts_down_says_so() {
     a.knows(&[&a, &b]).await;
     super::harness::within("b has left", b.handle.shut_down()).await;
     super::harness::within("b's task ends", b.task.stopped()).await.unwrap();
-    let leaving = |snapshot: &crate::mesh::MeshSnapshot| {
-        snapshot.nodes.get(&b.id).is_none_or(|entry| entry.advert().leaving)
-    };
+    let leaving =
+        |snapshot: &crate::MeshSnapshot| snapshot.nodes.get(&b.id).is_none_or(|entry| entry.advert().leaving);
     a.until("a knows that b has left", leaving).await;
     a.parted_from(b.id).await;
     assert!(b.handle.open_call(a.id, &[]).await.is_err());

@@ -5,7 +5,7 @@ use libp2p::futures::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::harness::{Node, Plan, QUIC, TCP, org, within};
-use crate::mesh::{INCOMING_CALLS_MAX, IncomingCall, OpenError};
+use crate::{INCOMING_CALLS_MAX, IncomingCall, OpenError};
 
 /// Answers every call with what it was sent.
 fn echo(node: &mut Node) {

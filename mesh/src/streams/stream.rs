@@ -13,12 +13,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
-use futures::task::AtomicWaker;
 use libp2p::futures::io::{AsyncRead as _, AsyncWrite as _};
+use libp2p::futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::StreamKind;
-use crate::mesh::connections::{Busy, Connection};
+use crate::connections::{Busy, Connection};
 
 /// A stream to a peer, as tokio's I/O traits have it. Dropping it resets it; to end it in peace, shut it down first.
 pub struct MeshStream {

@@ -9,7 +9,7 @@ use libp2p::swarm;
 use super::peers::Closing;
 use super::reach::Purpose;
 use super::{Driver, Stale};
-use crate::mesh::handle::OpenError;
+use crate::handle::OpenError;
 use crate::metrics::Direction;
 
 /// What refusals by a peer count as: its codes are its own words.
