@@ -244,6 +244,7 @@ impl World {
         one.machine = None;
         let again = one.outcome.replace((verdict, now)).is_some();
         one.answered_by = answered_by;
+        self.note(|chronicle, now| chronicle.call_ended(call, verdict, answered_by, now));
         self.trace.event(now, 20, call, &[verdict as u8]);
         let took = now.since(self.calls.list[call].began);
         self.figures.call_ended(verdict, took);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::chronicle::Chronicle;
 use crate::federation::NODES_MAX;
 use crate::figures::Summary;
 use crate::judge::Violation;
@@ -70,13 +71,34 @@ pub fn run(
     commit: &str,
     mut progress: impl FnMut(Duration),
 ) -> Result<Report, RunError> {
+    let mut world = world(source, seed)?;
+    world.run(|moment| progress(Duration::from_micros(moment.0)));
+    Ok(report(source, seed, commit, &world))
+}
+
+/// The same, with what happened. It is the same run, step for step.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run_recorded(
+    source: &Source,
+    seed: u64,
+    commit: &str,
+    mut progress: impl FnMut(Duration),
+) -> Result<(Report, Chronicle), RunError> {
+    let mut world = world(source, seed)?;
+    world.keep_chronicle();
+    world.run(|moment| progress(Duration::from_micros(moment.0)));
+    let chronicle = world.take_chronicle().unwrap_or_default();
+    Ok((report(source, seed, commit, &world), chronicle))
+}
+
+fn world(source: &Source, seed: u64) -> Result<World, RunError> {
     let nodes = source.scenario.nodes_max();
     if nodes > NODES_MAX {
         return Err(RunError::TooManyNodes(nodes));
     }
-    let mut world = World::new(source.scenario.clone(), seed);
-    world.run(|moment| progress(Duration::from_micros(moment.0)));
-    Ok(report(source, seed, commit, &world))
+    Ok(World::new(source.scenario.clone(), seed))
 }
 
 fn report(source: &Source, seed: u64, commit: &str, world: &World) -> Report {

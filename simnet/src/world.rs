@@ -5,7 +5,7 @@
 //! one step; the [`Judge`] looks after each. Nothing here depends on a clock, on hash order or on anything but scenario
 //! and seed.
 //!
-//! `wires` is connections, `effects` what machines want, `gossip` and `pulls` the two things that libp2p and the shell do
+//! `notes` is what a chronicle is told. `wires` is connections, `effects` what machines want, `gossip` and `pulls` the two things that libp2p and the shell do
 //! for a real node, `faults` what goes wrong, `hostile` those who do it on purpose.
 
 mod effects;
@@ -13,6 +13,7 @@ mod faults;
 mod gossip;
 mod hostile;
 mod node;
+mod notes;
 mod pulls;
 mod wires;
 
@@ -27,6 +28,7 @@ use comity_protocol::rng::Rng;
 use comity_protocol::time::Now;
 
 use crate::calls::{CallEvent, Calls};
+use crate::chronicle::Chronicle;
 use crate::federation::Federation;
 use crate::figures::Figures;
 use crate::judge::{Invariant, Judge};
@@ -134,6 +136,8 @@ pub(crate) struct World {
     pub(crate) figures: Figures,
     pub(crate) trace: Trace,
     pub(crate) rng: Rng,
+    /// What happened, when somebody wants to see it.
+    pub(crate) chronicle: Option<Box<Chronicle>>,
 }
 
 impl World {
@@ -163,6 +167,7 @@ impl World {
             figures: Figures::default(),
             trace: Trace::default(),
             rng,
+            chronicle: None,
         };
         world.schedule_beginning();
         world
@@ -322,6 +327,10 @@ impl World {
     /// Notes that an invariant does not hold.
     pub(crate) fn violate(&mut self, invariant: Invariant, node: Option<usize>, detail: String) {
         let name = node.map(|node| self.federation.members[node].name.clone());
+        let known = self.judge.violations.len();
         self.judge.violate(invariant, self.now, name, detail);
+        if self.judge.violations.len() > known {
+            self.note(|chronicle, _| chronicle.violated());
+        }
     }
 }

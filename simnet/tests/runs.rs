@@ -1,7 +1,7 @@
 //! Whole runs: that one seed gives one trace, and that many seeds of many scenarios keep every invariant.
 
 use comity_simnet::library;
-use comity_simnet::run::{Report, Source, run};
+use comity_simnet::run::{Report, Source, run, run_recorded};
 
 fn source(name: &str) -> Source {
     library::find(name).expect("a built-in scenario").source().expect("it has no mistakes")
@@ -94,4 +94,20 @@ fn clocks_disks_and_narrow_trust_keep_every_invariant() {
     for name in ["clocks", "disks", "narrow-trust"] {
         all_well(name, 1..=2);
     }
+}
+
+#[test]
+fn what_is_noted_of_a_run_does_not_change_it() {
+    let source = source("mixed");
+    let plain = once(&source, 3);
+    let (recorded, chronicle) = run_recorded(&source, 3, "test", |_| ()).expect("it can be run");
+    assert_eq!(plain, recorded);
+    assert_eq!(chronicle.actors.len(), plain.figures.nodes);
+    let ended = chronicle.calls().filter(|call| call.outcome.is_some()).count() as u64;
+    assert_eq!(ended, plain.figures.calls.values().sum::<u64>());
+    let kinds: std::collections::BTreeSet<_> = chronicle.faults.iter().map(|fault| fault.kind).collect();
+    assert!(kinds.len() > 3, "{kinds:?}");
+    let ended = chronicle.faults.iter().filter(|fault| fault.end.is_some()).count();
+    assert_eq!(ended, chronicle.faults.len(), "every fault of this scenario ends");
+    assert!(chronicle.messages.kept().count() > 1000 && chronicle.omitted().messages > 0);
 }

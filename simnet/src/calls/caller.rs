@@ -57,6 +57,9 @@ impl World {
         self.calls.list.push(call);
         let call = self.calls.list.len() - 1;
         self.trace.event(self.now, 21, caller, &[]);
+        let scenario = self.scenario.clone();
+        let name = &scenario.calls[source].name;
+        self.note(|chronicle, now| chronicle.call_began(call, name, caller, now));
         self.route(call);
     }
 
@@ -170,6 +173,7 @@ impl World {
 
     fn run_here(&mut self, call: usize) {
         let caller = self.calls.list[call].caller;
+        self.note(|chronicle, now| chronicle.call_ran(call, caller, now));
         self.judge_execution(call, caller);
         let (takes, end) = self.draw_upstream(call);
         self.later(takes, Event::Call(CallEvent::Local { call, end }));

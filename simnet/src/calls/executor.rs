@@ -67,6 +67,7 @@ impl World {
         let Some(one) = self.calls.streams.get(&stream) else { return };
         let (node, call) = (one.executor, one.call);
         if frame.kind() == FrameKind::Body {
+            self.note(|chronicle, now| chronicle.call_handed(call, node, now));
             self.judge_hand_over(call, node);
         }
         let now = self.local(node);
@@ -165,6 +166,7 @@ impl World {
             desk.running += 1;
         }
         self.trace.event(self.now, 24, node, body);
+        self.note(|chronicle, now| chronicle.call_ran(call, node, now));
         self.judge_execution(call, node);
         if self.does(node, Act::NeverAnswer) {
             return;

@@ -109,6 +109,11 @@ pub enum DiskFate {
 impl DiskFate {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Kept, Self::RolledBack, Self::Lost];
+
+    /// The word that scenarios and reports use.
+    pub fn word(self) -> &'static str {
+        DISKS.iter().find(|(_, disk)| *disk == self).map_or("", |(word, _)| word)
+    }
 }
 
 /// What a Byzantine node does.
@@ -144,6 +149,11 @@ impl Act {
         ("never_answer", Self::NeverAnswer),
         ("tamper_receipt", Self::TamperReceipt),
     ];
+
+    /// The word.
+    pub fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, act)| *act == self).map_or("", |(word, _)| word)
+    }
 }
 
 const KINDS: [&str; 9] =

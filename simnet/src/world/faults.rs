@@ -6,6 +6,7 @@ use comity_protocol::rng::Rng;
 
 use super::hostile::Hostile;
 use super::{Event, World};
+use crate::chronicle::State;
 use crate::federation::{Federation, either_way};
 use crate::moment::Moment;
 use crate::network::FaultId;
@@ -255,6 +256,7 @@ impl World {
     pub(super) fn on_fault(&mut self, step: usize) {
         let Step { fault, change, .. } = self.faults[step].clone();
         self.trace.event(self.now, 12, step, &fault.to_le_bytes());
+        self.note_fault(fault, &change);
         match change {
             Change::Cut { inside, outside, direction } => {
                 let (inside, outside) = (self.marked(&inside), self.marked(&outside));
@@ -291,6 +293,7 @@ impl World {
         }
         let hostile = Hostile::new(acts, Rng::new(self.rng.next_u64()));
         self.nodes[node].turn(hostile);
+        self.note_state(node, State::Hostile);
         let boot = self.nodes[node].boot;
         self.at(self.now, Event::Hostile { node, boot });
     }

@@ -11,6 +11,7 @@ use comity_protocol::mesh::{Acceptance, ConnectionId};
 
 use super::wires::{Lane, Side};
 use super::{Event, World};
+use crate::chronicle::Fate;
 
 /// Most bytes of a gossip message; gossipsub carries no larger one.
 const GOSSIP_BYTES_MAX: usize = 64 * 1024;
@@ -41,12 +42,13 @@ impl World {
     /// Sends one gossip message over one connection, unless that hop fails.
     pub(super) fn send_gossip(&mut self, node: usize, connection: ConnectionId, to: Side, bytes: Arc<[u8]>) {
         let Some(peer) = self.wires.get(&connection).map(|wire| wire.end(to).node) else { return };
-        if bytes.len() > GOSSIP_BYTES_MAX || self.network.drops_gossip(node, peer) {
-            return;
+        let length = bytes.len();
+        let event = Event::Gossip { connection, to, bytes };
+        if length > GOSSIP_BYTES_MAX || self.network.drops_gossip(node, peer) {
+            return self.note_message(node, peer, &event, length, Fate::Lost);
         }
         self.figures.gossip_frames += 1;
-        let length = bytes.len();
-        self.transmit(connection, to, Lane::Gossip, length, Event::Gossip { connection, to, bytes });
+        self.transmit(connection, to, Lane::Gossip, length, event);
     }
 
     pub(super) fn on_gossip(&mut self, connection: ConnectionId, to: Side, bytes: &Arc<[u8]>) {

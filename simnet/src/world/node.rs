@@ -11,6 +11,7 @@ use super::hostile::Hostile;
 use super::wires::Side;
 use super::{Event, World};
 use crate::calls::StreamId;
+use crate::chronicle::State;
 use crate::disk::Disk;
 use crate::federation::{Member, address};
 use crate::moment::{LocalClock, Moment};
@@ -131,6 +132,7 @@ impl World {
         self.nodes[at].mesh = Some(mesh);
         self.nodes[at].changed = true;
         self.trace.event(self.now, 0, at, &[]);
+        self.note_state(at, State::Up);
         self.judge.started(at, self.nodes[at].disk.sequences());
         self.calls.node_started(at, seed, now);
         self.feed(at, |_, _| ());
@@ -142,6 +144,7 @@ impl World {
             return;
         }
         self.trace.event(self.now, 2, at, &[fate as u8]);
+        self.note_state(at, State::Down);
         let mut rng = core::mem::replace(&mut self.rng, comity_protocol::rng::Rng::new(0));
         let node = &mut self.nodes[at];
         node.disk.crash(fate, &mut rng);

@@ -13,6 +13,7 @@ use comity_protocol::trust::RoleSet;
 use super::node::Opening;
 use super::{Event, World};
 use crate::calls::StreamId;
+use crate::chronicle::Fate;
 use crate::federation::node_at;
 use crate::moment::Moment;
 use crate::network::FRAME_OVERHEAD_BYTES;
@@ -118,10 +119,14 @@ impl World {
         let to =
             target.addresses.first().and_then(|address| node_at(address)).filter(|to| *to < self.nodes.len());
         let Some(to) = to.filter(|to| self.is_reachable(node, *to)) else {
+            if let Some(to) = to {
+                self.note_dial(node, to, None);
+            }
             return self.later(DIAL_TIMEOUT, Event::DialFailed { node, boot, target });
         };
         let there = self.network.arrival(node, to, FRAME_OVERHEAD_BYTES, self.now);
         let back = self.network.arrival(to, node, FRAME_OVERHEAD_BYTES, there);
+        self.note_dial(node, to, Some(there));
         self.at(back, Event::Dialled { node, boot, target });
     }
 
@@ -230,6 +235,7 @@ impl World {
         let bytes = bytes + FRAME_OVERHEAD_BYTES;
         self.nodes[from].bytes_sent += bytes as u64;
         if self.network.is_cut(from, target) {
+            self.note_message(from, target, &event, bytes, Fate::Held);
             let stalled = Stalled { connection, to, lane, bytes, event };
             self.stalled.entry((from, target)).or_default().push(stalled);
         } else {
@@ -243,6 +249,7 @@ impl World {
         let last = wire.arrivals.entry((frame.to, frame.lane)).or_default();
         *last = arrival.max(*last);
         let at = *last;
+        self.note_message(from, to, &frame.event, frame.bytes, Fate::Arrives(at.0));
         self.at(at, frame.event);
     }
 
