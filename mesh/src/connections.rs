@@ -12,7 +12,7 @@ use comity_protocol::time::Mono;
 use comity_protocol::trust::{Role, RoleSet};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::streams::{MeshStream, StreamKind};
+use super::streams::{Ending, MeshStream, StreamKind};
 use crate::clock::Clock;
 
 /// Streams that tasks have asked a connection to open and that it has not yet begun; whoever asks for more waits.
@@ -32,6 +32,8 @@ pub struct Connection {
     busy: AtomicUsize,
     idle: Notify,
     requests: mpsc::Sender<OpenRequest>,
+    /// How its streams hear that it is over.
+    pub(super) ending: Ending,
 }
 
 impl Connection {
@@ -51,6 +53,7 @@ impl Connection {
             busy: AtomicUsize::new(0),
             idle: Notify::new(),
             requests,
+            ending: Ending::default(),
         };
         (Arc::new(connection), receiver)
     }

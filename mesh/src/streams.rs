@@ -9,6 +9,7 @@
 //! Streams go straight from the connection's task to whoever asked, and inbound calls straight to the executor's queue:
 //! no byte of a call passes the driver.
 
+mod ending;
 mod handler;
 mod stream;
 
@@ -33,6 +34,7 @@ use super::connections::Connection;
 use super::peer;
 use crate::clock::Clock;
 
+pub(super) use ending::Ending;
 pub use handler::{StageChange, StreamsHandler};
 pub use stream::MeshStream;
 

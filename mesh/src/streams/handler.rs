@@ -115,6 +115,13 @@ impl StreamsHandler {
     }
 }
 
+/// A handler goes when its connection does, under every transport and whoever ended it.
+impl Drop for StreamsHandler {
+    fn drop(&mut self) {
+        self.connection.ending.end();
+    }
+}
+
 impl ConnectionHandler for StreamsHandler {
     type FromBehaviour = StageChange;
     type ToBehaviour = Inbound;

@@ -6,25 +6,32 @@
 //!   about. A stream that has failed is let go at once, and answers every later operation with an error.
 //! - Until the peer has consented, reading also flushes, so reader and writer would take each other's place as the one
 //!   to wake. Until then both are woken.
+//!
+//! A stream whose connection has ended says so, whatever the multiplexer says: see [`super::ending`].
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use libp2p::futures::io::{AsyncRead as _, AsyncWrite as _};
 use libp2p::futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::StreamKind;
+use super::ending::BothHalves;
 use crate::connections::{Busy, Connection};
 
 /// A stream to a peer, as tokio's I/O traits have it. Dropping it resets it; to end it in peace, shut it down first.
 pub struct MeshStream {
     inner: Option<libp2p::Stream>,
-    unconfirmed: Option<Arc<BothHalves>>,
+    halves: Arc<BothHalves>,
+    /// Whether the peer has consented to the protocol.
+    confirmed: bool,
     connection: Arc<Connection>,
+    /// Its number among those that hear of the connection's end.
+    number: u64,
     kind: StreamKind,
     _busy: Option<Busy>,
 }
@@ -32,21 +39,18 @@ pub struct MeshStream {
 impl MeshStream {
     pub(super) fn inbound(stream: libp2p::Stream, connection: Arc<Connection>, kind: StreamKind) -> Self {
         connection.note_heard();
-        Self::new(stream, connection, kind, None)
+        Self::new(stream, connection, kind, true)
     }
 
     pub(super) fn outbound(stream: libp2p::Stream, connection: Arc<Connection>, kind: StreamKind) -> Self {
-        Self::new(stream, connection, kind, Some(Arc::default()))
+        Self::new(stream, connection, kind, false)
     }
 
-    fn new(
-        stream: libp2p::Stream,
-        connection: Arc<Connection>,
-        kind: StreamKind,
-        unconfirmed: Option<Arc<BothHalves>>,
-    ) -> Self {
+    fn new(stream: libp2p::Stream, connection: Arc<Connection>, kind: StreamKind, confirmed: bool) -> Self {
         let busy = kind.is_work().then(|| Busy::new(connection.clone()));
-        Self { inner: Some(stream), unconfirmed, connection, kind, _busy: busy }
+        let halves = Arc::<BothHalves>::default();
+        let number = connection.ending.enter(halves.clone());
+        Self { inner: Some(stream), halves, confirmed, connection, number, kind, _busy: busy }
     }
 
     /// The connection that carries the stream.
@@ -54,15 +58,35 @@ impl MeshStream {
         &self.connection
     }
 
-    fn write_with<T>(
+    /// Does `operation` for one half. What has arrived is still read after the connection's end; who would have to wait
+    /// hears of it.
+    fn poll_half<T>(
         &mut self,
+        half: impl FnOnce(&BothHalves) -> &AtomicWaker,
         cx: &mut Context<'_>,
         operation: impl FnOnce(Pin<&mut libp2p::Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let Some(inner) = &mut self.inner else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-        let Some(both) = &self.unconfirmed else { return operation(Pin::new(inner), cx) };
-        both.writer.register(cx.waker());
-        operation(Pin::new(inner), &mut Context::from_waker(&Waker::from(both.clone())))
+        half(&self.halves).register(cx.waker());
+        let result = if self.confirmed {
+            operation(Pin::new(inner), cx)
+        } else {
+            operation(Pin::new(inner), &mut Context::from_waker(&Waker::from(self.halves.clone())))
+        };
+        if result.is_pending() && self.connection.ending.is_over() {
+            self.inner = None;
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the connection closed",
+            )));
+        }
+        result
+    }
+}
+
+impl Drop for MeshStream {
+    fn drop(&mut self) {
+        self.connection.ending.leave(self.number);
     }
 }
 
@@ -75,18 +99,11 @@ impl fmt::Debug for MeshStream {
 impl AsyncRead for MeshStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
         let room = buf.initialize_unfilled();
-        let result = match &this.unconfirmed {
-            None => Pin::new(inner).poll_read(cx, room),
-            Some(both) => {
-                both.reader.register(cx.waker());
-                Pin::new(inner).poll_read(&mut Context::from_waker(&Waker::from(both.clone())), room)
-            }
-        };
+        let result = this.poll_half(|halves| &halves.reader, cx, |stream, cx| stream.poll_read(cx, room));
         match ready!(result) {
             Ok(count) => {
-                this.unconfirmed = None;
+                this.confirmed = true;
                 if count > 0 {
                     this.connection.note_heard();
                 }
@@ -103,32 +120,14 @@ impl AsyncRead for MeshStream {
 
 impl AsyncWrite for MeshStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().write_with(cx, |stream, cx| stream.poll_write(cx, bytes))
+        self.get_mut().poll_half(|halves| &halves.writer, cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().write_with(cx, |stream, cx| stream.poll_flush(cx))
+        self.get_mut().poll_half(|halves| &halves.writer, cx, |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().write_with(cx, |stream, cx| stream.poll_close(cx))
-    }
-}
-
-/// Wakes the reader and the writer of a stream, whichever of them wait.
-#[derive(Default)]
-struct BothHalves {
-    reader: AtomicWaker,
-    writer: AtomicWaker,
-}
-
-impl Wake for BothHalves {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.reader.wake();
-        self.writer.wake();
+        self.get_mut().poll_half(|halves| &halves.writer, cx, |stream, cx| stream.poll_close(cx))
     }
 }

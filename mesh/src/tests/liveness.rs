@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use comity_protocol::mesh::MeshEvent;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::{Plan, QUIC, TCP, org};
+use super::harness::{Plan, QUIC, TCP, org, within};
+use crate::MeshStream;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_is_noticed() {
@@ -56,6 +58,10 @@ async fn carry(
             return;
         }
     }
+    if dead.load(Ordering::Acquire) {
+        // What is dead does not say that one end has gone either.
+        std::future::pending::<()>().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,4 +83,34 @@ async fn a_peer_that_falls_silent_is_closed_and_found_again() {
     dead.store(false, Ordering::Release);
     a.linked_to(&b).await;
     b.linked_to(&a).await;
+}
+
+/// Whether whoever reads the stream is woken by its end. A timeout's own last look would hide that nobody was.
+async fn ends(stream: &mut MeshStream) -> bool {
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep(Duration::from_secs(60)) => false,
+        read = stream.read_u8() => read.is_err(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_ends_on_both_sides_when_the_peer_has_fallen_silent() {
+    let acme = org("acme.example", 1);
+    let mut a = Plan::new(&acme, 1, &[]).start().await;
+    let (address, dead) = wire(a.address()).await;
+    // Nobody can dial b, so that the wire is the only way.
+    let mut plan = Plan::new(&acme, 2, &[]).seed(&address);
+    plan.external = vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()];
+    let b = plan.start().await;
+    b.linked_to(&a).await;
+    let mut calling = b.handle.open_call(a.id, &[]).await.unwrap();
+    calling.write_all(b"?").await.unwrap();
+    calling.flush().await.unwrap();
+    let mut called = within("the call", a.calls.recv()).await.unwrap().stream;
+    assert_eq!(called.read_u8().await.unwrap(), b'?');
+    dead.store(true, Ordering::Release);
+    let (caller, executor) = tokio::join!(ends(&mut calling), ends(&mut called));
+    assert!(caller && executor, "caller: {caller}, executor: {executor}");
+    within("nothing more is written", called.write_all(&[0; 1 << 20])).await.unwrap_err();
 }
