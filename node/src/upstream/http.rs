@@ -157,8 +157,13 @@ impl Post {
     pub(super) fn new(http: &HttpLink, era: Option<Era>, id: i64, method: &str, params: &RawObject) -> Self {
         let mut body = Vec::with_capacity(params.text_len() + method.len() + 64);
         jsonrpc::write_request(&mut body, &Id::Number(id), method, params);
-        let modern = era == Some(Era::Modern) || method == "server/discover";
-        let headers = if modern { http.lock().params.of(method, params) } else { HeaderMap::new() };
+        let discovers = method == "server/discover";
+        let modern = era == Some(Era::Modern) || discovers;
+        let mut headers = if modern { http.lock().params.of(method, params) } else { HeaderMap::new() };
+        if discovers {
+            // Nothing is agreed yet, and a server of that era refuses a request without the header.
+            headers.insert(PROTOCOL_VERSION, HeaderValue::from_static(profile::MODERN_VERSION));
+        }
         Self { method: method.to_owned(), body: body.into(), headers }
     }
 

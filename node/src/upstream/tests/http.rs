@@ -340,6 +340,8 @@ async fn modern_requests_repeat_their_arguments_in_headers() {
     let site = site(true);
     let set = set_of([("a", site.config.clone())]);
     ready(&set, "a").await;
+    let (headers, _) = site.posted("server/discover").await;
+    assert_eq!(headers["mcp-protocol-version"], "2026-07-28", "from the first request on");
     outcome(call(&set, "a", "json", json!({ "region": "eu" }))).await;
     let (headers, body) = site.posted("tools/call").await;
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
