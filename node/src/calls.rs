@@ -16,6 +16,7 @@
 mod answer;
 pub mod chooser;
 pub mod demand;
+mod faults;
 mod incoming;
 mod outgoing;
 mod remote;

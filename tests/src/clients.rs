@@ -1,4 +1,4 @@
-//! Real MCP clients, as programs: the Python client and the Inspector.
+//! Real MCP clients, as programs: the makers' libraries and the Inspector.
 
 use std::process::Command;
 
@@ -19,40 +19,99 @@ pub enum Target {
     Command(Vec<String>),
 }
 
-/// How the Python client negotiates.
+/// How a client negotiates.
 pub const LEGACY: &str = "legacy";
-/// How the Python client negotiates: the modern era where the server speaks it.
+/// How a client negotiates: the modern era where the server speaks it.
 pub const AUTO: &str = "auto";
 
-/// The Python client, `fixtures/python/client.py`, connected.
-#[derive(Debug)]
-pub struct PythonClient {
-    process: Background,
-    lines_read: usize,
-    /// The revision that was negotiated.
-    pub protocol: String,
+/// A client library of the protocol's makers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// `mcp`, which knows both eras; `fixtures/python/client.py`.
+    Python,
+    /// `@modelcontextprotocol/sdk` 1.x, which knows the legacy era; `fixtures/typescript/client.mjs`.
+    TypeScript1,
+    /// `@modelcontextprotocol/client` 2.x, which knows both; `fixtures/typescript/client.mjs`.
+    TypeScript2,
 }
+
+impl Library {
+    /// Every library in every mode that it has, with the revision that it then negotiates with a node.
+    pub const MODES: [(Library, &str, &str); 5] = [
+        (Library::Python, LEGACY, "2025-11-25"),
+        (Library::Python, AUTO, "2026-07-28"),
+        (Library::TypeScript1, LEGACY, "2025-11-25"),
+        (Library::TypeScript2, LEGACY, "2025-11-25"),
+        (Library::TypeScript2, AUTO, "2026-07-28"),
+    ];
+
+    /// Connects; what a server asks is answered.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn connect(self, target: &Target, mode: &str) -> Client {
+        Client::start(self, &json!({ "target": target.to_json(), "mode": mode, "answers": true }))
+    }
+
+    fn command(self) -> Command {
+        let (program, script) = match self {
+            Library::Python => (Python::get().program("python"), "python/client.py"),
+            Library::TypeScript1 | Library::TypeScript2 => (Npm::get().node(), "typescript/client.mjs"),
+        };
+        let mut command = Command::new(program);
+        command.arg(fixture_file(script)).env("NO_PROXY", "127.0.0.1");
+        match self {
+            Library::Python => {}
+            Library::TypeScript1 => drop(command.arg(Npm::get().script("")).arg("1")),
+            Library::TypeScript2 => drop(command.arg(Npm::get().script("")).arg("2")),
+        }
+        command
+    }
+}
+
+impl Target {
+    fn to_json(&self) -> Value {
+        match self {
+            Target::Url(url) => json!(url),
+            Target::Command(command) => json!(command),
+        }
+    }
+}
+
+/// The Python client, as one that cannot be asked anything.
+#[derive(Debug)]
+pub struct PythonClient;
 
 impl PythonClient {
     /// Connects.
     ///
     /// # Panics
     /// When it cannot.
-    pub fn connect(target: &Target, mode: &str) -> Self {
+    pub fn connect(target: &Target, mode: &str) -> Client {
         Self::connect_with(target, mode, None)
     }
 
     /// Connects with a bearer token.
-    pub fn connect_with(target: &Target, mode: &str, token: Option<&str>) -> Self {
-        let target = match target {
-            Target::Url(url) => json!(url),
-            Target::Command(command) => json!(command),
-        };
-        let mut command = Command::new(Python::get().program("python"));
-        command.arg(fixture_file("python/client.py")).env("NO_PROXY", "127.0.0.1");
-        command.arg(json!({ "target": target, "mode": mode, "token": token }).to_string());
-        let process = Background::start("the Python client", &mut command);
-        let mut client = PythonClient { process, lines_read: 0, protocol: String::new() };
+    pub fn connect_with(target: &Target, mode: &str, token: Option<&str>) -> Client {
+        Client::start(Library::Python, &json!({ "target": target.to_json(), "mode": mode, "token": token }))
+    }
+}
+
+/// A client, connected.
+#[derive(Debug)]
+pub struct Client {
+    process: Background,
+    name: String,
+    lines_read: usize,
+    /// The revision that was negotiated.
+    pub protocol: String,
+}
+
+impl Client {
+    fn start(library: Library, config: &Value) -> Self {
+        let name = format!("the client {library:?}");
+        let process = Background::start(&name, library.command().arg(config.to_string()));
+        let mut client = Client { process, name, lines_read: 0, protocol: String::new() };
         let hello = client.next();
         client.protocol =
             hello["protocol"].as_str().unwrap_or_else(|| panic!("not connected: {hello}")).to_owned();
@@ -68,6 +127,33 @@ impl PythonClient {
     /// Calls a tool; the answer holds `result`, `progress` and `logs`, or `error`.
     pub fn call(&mut self, name: &str, arguments: Value) -> Value {
         self.operate(json!({ "op": "call", "name": name, "arguments": arguments }))
+    }
+
+    /// Calls a tool, and cancels the call at its `progress`th progress notification.
+    pub fn call_and_cancel(&mut self, name: &str, arguments: Value, progress: usize) -> Value {
+        self.operate(json!({ "op": "call", "name": name, "arguments": arguments, "cancel_after": progress }))
+    }
+
+    /// One of the lists: `prompts`, `resources` or `templates`.
+    pub fn list(&mut self, what: &str) -> Vec<Value> {
+        let answer = self.operate(json!({ "op": what }));
+        answer[what].as_array().unwrap_or_else(|| panic!("no {what}: {answer}")).clone()
+    }
+
+    /// Fills in a prompt; the answer holds `result` or `error`.
+    pub fn prompt(&mut self, name: &str, arguments: Value) -> Value {
+        self.operate(json!({ "op": "prompt", "name": name, "arguments": arguments }))
+    }
+
+    /// Reads a resource; the answer holds `result` or `error`.
+    pub fn read(&mut self, uri: &str) -> Value {
+        self.operate(json!({ "op": "read", "uri": uri }))
+    }
+
+    /// Asks how an argument might go on; the answer holds `result` or `error`.
+    pub fn complete(&mut self, reference: Value, argument: &str, value: &str) -> Value {
+        let argument = json!({ "name": argument, "value": value });
+        self.operate(json!({ "op": "complete", "ref": reference, "argument": argument }))
     }
 
     /// Calls a tool with constraints.
@@ -100,11 +186,12 @@ impl PythonClient {
     }
 
     fn next(&mut self) -> Value {
-        let line = wait::until("the Python client answers", || {
+        let name = self.name.clone();
+        let line = wait::until(&format!("{name} answers"), || {
             if let Some(line) = self.process.stdout.all().get(self.lines_read) {
                 return Ok(line.clone());
             }
-            assert!(self.process.ended().is_none(), "the Python client ended");
+            assert!(self.process.ended().is_none(), "{name} ended");
             Err("nothing yet")
         });
         self.lines_read += 1;

@@ -16,7 +16,9 @@ use tempfile::TempDir;
 
 use crate::fixture_file;
 use crate::fixtures::Npm;
+use crate::mcp::LEGACY;
 use crate::process::{Background, run_within};
+use crate::wait;
 
 /// One suite takes ten seconds where all is well; every scenario that hangs takes half a minute more.
 const SUITE_DEADLINE: Duration = Duration::from_secs(300);
@@ -91,6 +93,29 @@ impl Suite {
         assert!(!checks.is_empty(), "{self:?} judged nothing: {ended:?}");
         Judgement { suite: self, exit: ended.code, checks }
     }
+}
+
+/// Runs one of the scenarios that the second release has for clients, at a revision. It opens a server; `act` is given its
+/// URL and what the scenario says should be done there, and does it.
+pub fn judge_client(revision: &str, scenario: &str, act: impl FnOnce(&str, &Value)) -> Judgement {
+    let [meeting, results] = [(); 2].map(|()| TempDir::new().expect("a temporary directory can be made"));
+    let script = fixture_file("conformance/rendezvous.sh");
+    let client = format!("sh {} {}", script.display(), meeting.path().display());
+    let mut command = Command::new(Npm::get().node());
+    command.arg(Npm::get().script(Suite::Modern.script())).args(["client", "--command", &client]);
+    command.args(["--scenario", scenario, "--spec-version", revision, "--timeout", "60000", "--output-dir"]);
+    command.arg(results.path()).env("NO_PROXY", "127.0.0.1").env("HOME", results.path());
+    let mut suite = Background::start("the suite", command.current_dir(results.path()));
+    let url = wait::until(&format!("{scenario} opens its server"), || {
+        assert!(suite.ended().is_none(), "the suite ended before it opened a server");
+        fs::read_to_string(meeting.path().join("url"))
+    });
+    let context = fs::read_to_string(meeting.path().join("context")).unwrap_or_default();
+    act(&url, &serde_json::from_str(&context).unwrap_or_default());
+    fs::write(meeting.path().join("done"), "").expect("a file can be written");
+    let exit = suite.wait().code();
+    let suite = if revision == LEGACY { Suite::Legacy } else { Suite::Modern };
+    Judgement { suite, exit, checks: checks_in(results.path()) }
 }
 
 /// One thing that a scenario looked at: the scenario, the check's id, and which of several of that id in that scenario.

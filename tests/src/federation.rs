@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::config::Settings;
+use crate::config::{Server, Settings};
 use crate::node::Node;
 
 /// An org: its name and the digest that others pin.
@@ -59,6 +59,31 @@ pub fn start_around_first(nodes: &mut [&mut Node]) {
     for node in others {
         node.seeds(&addresses);
         node.start();
+    }
+}
+
+/// Two nodes of two orgs: what a client of the one asks is done two hops and an org away.
+#[derive(Debug)]
+pub struct Pair {
+    /// acme.example, Germany: clients come here.
+    pub near: Node,
+    /// umbrella.example, United States: the servers are here.
+    pub far: Node,
+}
+
+impl Pair {
+    /// Starts the two, `far` in front of these servers, and waits until they are connected.
+    pub fn start(servers: impl IntoIterator<Item = Server>) -> Self {
+        let mut settings = Settings::new("far", &["US"]);
+        settings.servers.extend(servers);
+        let (umbrella, mut far) = Org::found("umbrella.example", &settings);
+        let (acme, mut near) = Org::found("acme.example", &Settings::new("near", &["DE"]));
+        pin(&far, &acme);
+        pin(&near, &umbrella);
+        start_around_first(&mut [&mut far, &mut near]);
+        far.wait_until_serving();
+        near.wait_for_peers(1);
+        Pair { near, far }
     }
 }
 

@@ -60,8 +60,13 @@ pub fn send(url: &Url, bytes: &[u8]) -> TcpStream {
     socket
 }
 
-/// The bytes of a request.
+/// The bytes of a request, the only one on its connection.
 pub fn request(method: &str, url: &Url, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    request_then(method, url, &[headers, &[("connection", "close")]].concat(), body)
+}
+
+/// The bytes of a request that others may follow.
+fn request_then(method: &str, url: &Url, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {} HTTP/1.1\r\n", url.path);
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head.push_str(&format!("host: {}\r\n", url.host));
@@ -72,21 +77,34 @@ pub fn request(method: &str, url: &Url, headers: &[(&str, &str)], body: &[u8]) -
     if method == "POST" {
         head.push_str(&format!("content-length: {}\r\n", body.len()));
     }
-    head.push_str("connection: close\r\n\r\n");
+    head.push_str("\r\n");
     [head.as_bytes(), body].concat()
 }
 
 /// Reads the head of an answer; `None` when the server closed the connection without one.
 pub fn answer(socket: TcpStream) -> Option<Answer> {
     let mut body = BufReader::new(socket);
-    let status = line(&mut body)?;
+    let (status, headers) = head(&mut body)?;
+    Some(Answer { status, headers, body })
+}
+
+fn head(from: &mut impl BufRead) -> Option<(u16, Vec<(String, String)>)> {
+    let status = line(from)?;
     let status = status.split(' ').nth(1)?.parse().ok()?;
     let mut headers = Vec::new();
-    while let Some(line) = line(&mut body).filter(|line| !line.is_empty()) {
+    while let Some(line) = line(from).filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(':')?;
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    Some(Answer { status, headers, body })
+    Some((status, headers))
+}
+
+fn chunk(from: &mut impl BufRead) -> Option<Vec<u8>> {
+    let size = usize::from_str_radix(line(from)?.split(';').next()?.trim(), 16).ok()?;
+    let mut chunk = vec![0; size];
+    from.read_exact(&mut chunk).ok()?;
+    line(from);
+    (size > 0).then_some(chunk)
 }
 
 fn line(from: &mut impl BufRead) -> Option<String> {
@@ -108,6 +126,44 @@ pub fn exchange(url: &Url, bytes: &[u8]) -> Response {
 /// `GET`.
 pub fn get(url: &Url) -> Response {
     exchange(url, &request("GET", url, &[], b""))
+}
+
+/// A connection that is kept for one request after another.
+#[derive(Debug)]
+pub struct Kept {
+    url: Url,
+    socket: BufReader<TcpStream>,
+    /// How many requests it has carried.
+    pub posts: u64,
+}
+
+impl Kept {
+    /// Connects.
+    pub fn open(url: &Url) -> Self {
+        Kept { url: url.clone(), socket: BufReader::new(send(url, b"")), posts: 0 }
+    }
+
+    /// Posts a body and reads the whole answer.
+    ///
+    /// # Panics
+    /// When there is none, or one that does not say where it ends.
+    pub fn post(&mut self, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let bytes = request_then("POST", &self.url, headers, body);
+        self.posts += 1;
+        self.socket.get_mut().write_all(&bytes).expect("the server reads");
+        let (status, headers) = head(&mut self.socket).expect("an answer");
+        let mut body = Vec::new();
+        if find(&headers, "transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = chunk(&mut self.socket) {
+                body.extend(chunk);
+            }
+        } else {
+            let length = find(&headers, "content-length").and_then(|length| length.parse().ok());
+            body.resize(length.expect("an answer says where it ends"), 0);
+            self.socket.read_exact(&mut body).expect("the body is as long as it was said to be");
+        }
+        Response { status, headers, body }
+    }
 }
 
 impl Answer {
@@ -134,11 +190,7 @@ impl Answer {
 
     /// The next chunk of a chunked body, as it arrives; `None` at its end.
     pub fn chunk(&mut self) -> Option<Vec<u8>> {
-        let size = usize::from_str_radix(line(&mut self.body)?.split(';').next()?.trim(), 16).ok()?;
-        let mut chunk = vec![0; size];
-        self.body.read_exact(&mut chunk).ok()?;
-        line(&mut self.body);
-        (size > 0).then_some(chunk)
+        chunk(&mut self.body)
     }
 }
 

@@ -16,7 +16,8 @@
 //! | [`http`] | HTTP/1.1 as bytes, for well-formed and malformed requests |
 //! | [`conformance`] | the conformance suites and the server that passes them |
 //! | [`mcp`] | MCP over HTTP in both eras, by hand |
-//! | [`clients`] | the Python client and the Inspector, as programs |
+//! | [`raw`] | answers as bytes |
+//! | [`clients`] | the makers' client libraries and the Inspector, as programs |
 //! | [`servers`] | MCP servers to put behind a node, kind and hostile |
 //!
 //! A harness that cannot do its work panics: a test that cannot run fails.
@@ -32,6 +33,7 @@ pub mod http;
 pub mod mcp;
 pub mod node;
 pub mod process;
+pub mod raw;
 pub mod servers;
 pub mod wait;
 

@@ -90,10 +90,30 @@ impl Mcp {
         http::answer(http::send(&self.url, &self.bytes(body))).expect("an answer")
     }
 
+    /// A connection that is kept, for many requests.
+    pub fn keep(&self) -> http::Kept {
+        http::Kept::open(&self.url)
+    }
+
+    /// Sends a request on a kept connection and waits for its answer. No id is used twice on one connection.
+    pub fn request_on(&self, kept: &mut http::Kept, method: &str, params: Value) -> Reply {
+        let mut message = self.message(method, params);
+        message["id"] = json!(kept.posts + 1);
+        let body = message.to_string();
+        let reply = self.with_headers(&body, |headers| kept.post(headers, body.as_bytes()));
+        self.read(reply)
+    }
+
     fn bytes(&self, body: &str) -> Vec<u8> {
+        self.with_headers(body, |headers| http::request("POST", &self.url, headers, body.as_bytes()))
+    }
+
+    /// The headers that a body needs.
+    fn with_headers<T>(&self, body: &str, then: impl FnOnce(&[(&str, &str)]) -> T) -> T {
         let message: Value = serde_json::from_str(body).unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (method, name) = (text(&message["method"]), text(&message["params"]["name"]));
+        let named = ["name", "uri", "taskId"].map(|key| text(&message["params"][key]));
+        let (method, name) = (text(&message["method"]), named.concat());
         let authorization = self.token.as_ref().map(|token| format!("Bearer {token}"));
         let mut headers = vec![
             ("content-type", "application/json"),
@@ -108,7 +128,7 @@ impl Mcp {
                 headers.push(("mcp-name", &name));
             }
         }
-        http::request("POST", &self.url, &headers, body.as_bytes())
+        then(&headers)
     }
 
     #[track_caller]

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::binary;
 use crate::clients::Target;
 use crate::command::{Answer, ask, comity};
 use crate::config::{Server, Settings};
@@ -23,6 +24,7 @@ pub struct Node {
     pub id: String,
     process: Option<Background>,
     log_level: &'static str,
+    variables: Vec<(&'static str, String)>,
     mcp_url: String,
     admin_url: String,
     dir: TempDir,
@@ -43,6 +45,7 @@ impl Node {
             id: made["node"].as_str().expect("init prints the node's id").to_owned(),
             process: None,
             log_level: "debug",
+            variables: Vec::new(),
             mcp_url: String::new(),
             admin_url: String::new(),
             dir,
@@ -108,6 +111,11 @@ impl Node {
         self.log_level = level;
     }
 
+    /// A variable of its environment from its next start on.
+    pub fn variable(&mut self, name: &'static str, value: impl Into<String>) {
+        self.variables.push((name, value.into()));
+    }
+
     /// Starts it and waits until it answers.
     pub fn start(&mut self) {
         self.spawn(&[]);
@@ -118,7 +126,8 @@ impl Node {
     pub fn spawn(&mut self, arguments: &[&str]) {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let mut command = self.command(&["up", "--log-format", "json", "--log-level", self.log_level]);
-        self.process = Some(Background::start(&self.name, command.args(arguments)));
+        command.args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        self.process = Some(Background::start(&self.name, &mut command));
     }
 
     fn wait_until_up(&mut self) {
@@ -197,6 +206,18 @@ impl Node {
         Target::Url(self.mcp_url.clone())
     }
 
+    /// The endpoint that shows one server's capability set under its own names.
+    pub fn raw_url(&self, server: &str) -> String {
+        format!("{}/raw/{server}", self.mcp_url)
+    }
+
+    /// `comity stdio`, for clients that start a process.
+    pub fn bridge(&self) -> Target {
+        let text = |path: &Path| path.to_str().expect("a path is text").to_owned();
+        let data_dir = text(&self.data_dir());
+        Target::Command(vec![text(binary::comity()), "--data-dir".into(), data_dir, "stdio".into()])
+    }
+
     /// What `GET PATH` of its endpoint for operators answers.
     pub fn admin(&self, path: &str) -> http::Response {
         let base = http::Url::parse(&self.admin_url);
@@ -243,6 +264,14 @@ impl Node {
         self.wait_for_status("its servers answer", |status| {
             let servers = status["servers"].as_array().expect("a list of servers");
             servers.iter().all(|server| server["state"] == "ready")
+        });
+    }
+
+    /// Waits until it fronts a server, which answers.
+    pub fn wait_until_serving_one(&self) {
+        self.wait_for_status("its server answers", |status| {
+            let servers = status["servers"].as_array().expect("a list of servers");
+            servers.len() == 1 && servers[0]["state"] == "ready"
         });
     }
 

@@ -20,6 +20,23 @@ pub fn git(repository: &Path) -> Vec<String> {
     vec![text(&Python::get().program("mcp-server-git")), "--repository".into(), text(repository)]
 }
 
+/// The command of `mcp-server-fetch`. Its tool would read from the network.
+pub fn fetch() -> Vec<String> {
+    vec![text(&Python::get().program("mcp-server-fetch"))]
+}
+
+/// The command of `server-filesystem` for one directory.
+pub fn filesystem(directory: &Path) -> Vec<String> {
+    let script = Npm::get().script("@modelcontextprotocol/server-filesystem/dist/index.js");
+    vec![text(&Npm::get().node()), text(&script), text(directory)]
+}
+
+/// The command of `server-memory` that keeps its graph in one file. It is told in its environment where, so `env` starts it.
+pub fn memory(file: &Path) -> Vec<String> {
+    let script = Npm::get().script("@modelcontextprotocol/server-memory/dist/index.js");
+    vec!["env".into(), format!("MEMORY_FILE_PATH={}", text(file)), text(&Npm::get().node()), text(&script)]
+}
+
 /// The command of `server-everything`.
 pub fn everything() -> Vec<String> {
     let script = Npm::get().script("@modelcontextprotocol/server-everything/dist/index.js");

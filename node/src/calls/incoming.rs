@@ -19,7 +19,7 @@ use tracing::{Instrument, Span, debug, info, info_span};
 use super::answer::{raw, to_execution_failure};
 use super::outgoing::{hex, with_tool_name};
 use super::stream::{FrameReader, FrameWriter, StreamError, split};
-use super::{Calls, InFlight, failed};
+use super::{Calls, InFlight, failed, faults};
 use crate::config::servers::Share;
 use crate::exchange::{Exchange, Failure, Incoming, Outcome, Outgoing};
 use crate::mesh::IncomingCall;
@@ -183,6 +183,7 @@ impl Driver<'_> {
                 (self.reader, self.writer) = (None, None);
                 self.machine.handle_lost(now);
             }
+            Happened::Upstream(Incoming::Message(message)) if faults::loses(&message) => {}
             Happened::Upstream(Incoming::Message(message)) => {
                 self.machine.handle_upstream_message(message.to_vec(), now);
             }

@@ -1,7 +1,6 @@
 //! `comity stdio`: for clients that start a process.
 
-use comity_tests::binary;
-use comity_tests::clients::{AUTO, ERAS, LEGACY, PythonClient, Target, inspect_call, said};
+use comity_tests::clients::{AUTO, ERAS, LEGACY, PythonClient, inspect_call, said};
 use comity_tests::config::Settings;
 use comity_tests::federation::Org;
 use comity_tests::servers::OwnServer;
@@ -18,13 +17,7 @@ fn clients_that_start_a_process_see_what_the_endpoint_shows() {
     );
     node.start();
     node.wait_for_tools(&["echo", "fail"]);
-    let text = |path: &std::path::Path| path.to_str().expect("a path is text").to_owned();
-    let bridge = Target::Command(vec![
-        text(binary::comity()),
-        "--data-dir".into(),
-        text(&node.data_dir()),
-        "stdio".into(),
-    ]);
+    let bridge = node.bridge();
     let arguments = json!({ "grüße": [1.50, null], "deep": { "a": "\u{1F980}" } });
     for (mode, revision) in [(LEGACY, "2025-11-25"), (AUTO, "2026-07-28")] {
         let mut through = PythonClient::connect(&bridge, mode);

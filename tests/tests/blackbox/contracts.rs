@@ -1,6 +1,6 @@
 //! Foreign tools wait for the operator, tools that change wait again, and clients everywhere are told of every change.
 
-use comity_tests::clients::{AUTO, LEGACY, PythonClient};
+use comity_tests::clients::{AUTO, Client, LEGACY, PythonClient};
 use comity_tests::command::exit;
 use comity_tests::config::Settings;
 use comity_tests::federation::{self, Org, pin_without_approval};
@@ -124,7 +124,7 @@ fn every_change_of_the_tools_reaches_the_clients_of_another_node() {
 }
 
 /// The list is fetched after each notification, and only then: a change that is not notified is never seen.
-fn wait_until_listed(client: &mut PythonClient, tool: &str, listed: bool) {
+fn wait_until_listed(client: &mut Client, tool: &str, listed: bool) {
     loop {
         client.wait_for_change();
         if client.tools().iter().any(|known| known["name"] == tool) == listed {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
 
-use comity_tests::clients::{AUTO, LEGACY, PythonClient};
+use comity_tests::clients::{AUTO, Client, LEGACY, PythonClient};
 use comity_tests::command::exit;
 use comity_tests::config::{Server, Settings};
 use comity_tests::federation::Org;
@@ -261,7 +261,7 @@ fn an_http_server_that_restarts_is_taken_up_again() {
     node.start();
     node.wait_for_tools(&["get-sum"]);
     let mut client = PythonClient::connect(&node.target(), LEGACY);
-    let sum = |client: &mut PythonClient| {
+    let sum = |client: &mut Client| {
         client.call("get-sum", json!({ "a": 20, "b": 22 }))["result"]["content"][0]["text"].to_string()
     };
     assert!(sum(&mut client).contains("42"));
