@@ -11,10 +11,12 @@
 //! | `trying` | one try at a candidate, counted until it ends |
 //! | `remote` | the caller's machine over a stream |
 //! | `incoming` | the executor's machine over a stream |
+//! | `contract` | arguments and structured results against the tool's contract |
 //! | `answer` | failures and receipts as clients see them |
 
 mod answer;
 pub mod chooser;
+mod contract;
 pub mod demand;
 mod faults;
 mod incoming;
@@ -41,6 +43,7 @@ use crate::gateway::{Gateway, GatewayRequest};
 use crate::metrics::Metrics;
 use crate::slot::MeshSlot;
 use crate::upstream::UpstreamSet;
+use crate::validation::Validators;
 use crate::world::ToolRoute;
 use crate::world::gather::Me;
 use crate::world::keeper::WorldCell;
@@ -88,6 +91,8 @@ pub struct Calls {
     refusing: Arc<Semaphore>,
     /// Their tasks. Each ends soon by itself, so nobody waits for them when this node stops.
     refusals: TaskTracker,
+    /// What arguments and results are held against.
+    validators: Validators,
 }
 
 impl Calls {
@@ -103,6 +108,7 @@ impl Calls {
             incoming: Arc::new(Semaphore::new(max)),
             refusing: Arc::new(Semaphore::new(REFUSING_MAX)),
             refusals: TaskTracker::new(),
+            validators: Validators::default(),
             parts,
         })
     }

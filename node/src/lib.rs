@@ -30,6 +30,7 @@ pub mod secret;
 pub mod slot;
 pub mod telemetry;
 pub mod upstream;
+pub mod validation;
 pub mod world;
 
 pub use comity_mesh as mesh;

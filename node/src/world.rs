@@ -57,6 +57,8 @@ pub struct ToolRoute {
     pub capability: CapabilityId,
     /// The contract that a candidate must serve.
     pub contract: ContractDigest,
+    /// The tool as that contract describes it.
+    pub descriptor: Arc<Descriptor>,
     /// Everybody who offers the tool, also those who may not run it: a denial has a reason for each.
     pub candidates: Vec<Candidate>,
 }
@@ -107,6 +109,7 @@ impl World {
             tool: best.capability.tool.clone(),
             capability: best.capability.clone(),
             contract: best.contract,
+            descriptor: best.descriptor.clone(),
             candidates: named().flat_map(|tool| tool.candidates.iter().cloned()).collect(),
         }))
     }
@@ -158,12 +161,14 @@ fn routes(catalogue: &Catalogue, tools: &[Arc<Tool>]) -> BTreeMap<String, Arc<To
             pool => tool.pool == pool && orgs.contains(&tool.capability.org),
         };
         let members: Vec<_> = related.iter().filter(|tool| belongs(tool)).collect();
+        let described = members.iter().find(|tool| tool.contract == entry.contract)?;
         let nearest = members.iter().find(|tool| tool.candidates.iter().any(is_local)).or(members.first())?;
         Some(ToolRoute {
             server: first.server.clone(),
             tool: first.tool.clone(),
             capability: nearest.capability.clone(),
             contract: entry.contract,
+            descriptor: described.descriptor.clone(),
             candidates: members.iter().flat_map(|tool| tool.candidates.iter().cloned()).collect(),
         })
     };

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::answer;
+use super::contract;
 use super::demand::Demand;
 use super::remote;
 use super::{Calls, failed, route_request};
@@ -109,6 +110,20 @@ async fn attempt(calls: &Arc<Calls>, call: &Call, peer: &mut ExchangePeer) -> (O
         Ok(params) => params,
         Err(failure) => return (failed(failure), Hop::Local),
     };
+    if let Err(unfit) = contract::check_arguments(calls, call).await {
+        return (unfit, Hop::Local);
+    }
+    let (outcome, hop) = run_steps(calls, call, &params, steps, peer).await;
+    (contract::check_result(calls, call, outcome).await, hop)
+}
+
+async fn run_steps(
+    calls: &Arc<Calls>,
+    call: &Call,
+    params: &RawValue,
+    steps: Vec<Step>,
+    peer: &mut ExchangePeer,
+) -> (Outcome, Hop) {
     let mut tried = Tried::default();
     for step in steps {
         if let Some(failure) = over(calls, call, peer) {
@@ -116,11 +131,11 @@ async fn attempt(calls: &Arc<Calls>, call: &Call, peer: &mut ExchangePeer) -> (O
         }
         let outcome = match step {
             Step::Here => {
-                here(calls, call, &params, peer, &mut tried).await.map(|outcome| (outcome, Hop::Local))
+                here(calls, call, params, peer, &mut tried).await.map(|outcome| (outcome, Hop::Local))
             }
-            Step::There(targets) => there(calls, call, &params, targets, peer, &mut tried)
-                .await
-                .map(|outcome| (outcome, Hop::Out)),
+            Step::There(targets) => {
+                there(calls, call, params, targets, peer, &mut tried).await.map(|outcome| (outcome, Hop::Out))
+            }
         };
         if let Some(ended) = outcome {
             return ended;
