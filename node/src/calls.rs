@@ -12,6 +12,7 @@
 //! | `remote` | the caller's machine over a stream |
 //! | `incoming` | the executor's machine over a stream |
 //! | `contract` | arguments and structured results against the tool's contract |
+//! | `rounds` | a modern server that asks a legacy client for input |
 //! | `answer` | failures and receipts as clients see them |
 
 mod answer;
@@ -22,6 +23,7 @@ mod faults;
 mod incoming;
 mod outgoing;
 mod remote;
+mod rounds;
 mod stream;
 mod trying;
 
@@ -129,6 +131,11 @@ impl Calls {
     /// Whether no further call is taken up.
     pub fn is_closed(&self) -> bool {
         self.outgoing.is_closed()
+    }
+
+    /// A short name of this node that survives a restart.
+    pub fn tag(&self) -> String {
+        data_encoding::HEXLOWER.encode(&self.parts.key.verifying_key().as_bytes()[..4])
     }
 
     /// How many calls are in flight, made and served.

@@ -22,6 +22,7 @@ pub mod face;
 pub mod files;
 pub mod gateway;
 pub mod identity;
+pub mod input;
 pub mod keeping;
 pub mod metrics;
 pub mod node;

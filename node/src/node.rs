@@ -414,7 +414,8 @@ async fn start_mesh(
 }
 
 async fn bind_face(dir: &DataDir, config: &NodeConfig, calls: &Arc<Calls>) -> Result<Face, StartError> {
-    let face = config.mcp.to_face(&config.constraints, dir.stdio_socket(), &config.limits);
+    let mut face = config.mcp.to_face(&config.constraints, dir.stdio_socket(), &config.limits);
+    face.state_tag = calls.tag();
     Ok(Face::bind(face, Arc::new(CallGateway(calls.clone()))).await?)
 }
 

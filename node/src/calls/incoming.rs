@@ -18,6 +18,7 @@ use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::answer::{raw, to_execution_failure};
 use super::outgoing::{hex, with_tool_name};
+use super::rounds::{self, Rounds};
 use super::stream::{FrameReader, FrameWriter, StreamError, split};
 use super::{Calls, InFlight, failed, faults};
 use crate::config::servers::Share;
@@ -82,6 +83,7 @@ async fn serve(calls: &Calls, incoming: IncomingCall, permit: Option<OwnedSemaph
         reader: Some(reader.header_first()),
         writer: Some(writer),
         exchange: None,
+        rounds: None,
         unsaid: None,
         timer: Box::pin(sleep_until(Instant::now().into())),
         has_room: permit.is_some(),
@@ -98,6 +100,8 @@ struct Driver<'a> {
     reader: Option<FrameReader>,
     writer: Option<FrameWriter>,
     exchange: Option<Exchange>,
+    /// What it takes to make the call again, where its server may ask for that.
+    rounds: Option<Box<Rounds>>,
     /// What the caller says and the server has no room for. While there is some nothing more is read of the caller.
     unsaid: Option<Message>,
     timer: Pin<Box<Sleep>>,
@@ -187,7 +191,11 @@ impl Driver<'_> {
             Happened::Upstream(Incoming::Message(message)) => {
                 self.machine.handle_upstream_message(message.to_vec(), now);
             }
-            Happened::Upstream(Incoming::Done(outcome)) => self.upstream_done(outcome, now),
+            Happened::Upstream(Incoming::Done(outcome)) => {
+                if let Some(outcome) = self.ask_on(outcome) {
+                    self.upstream_done(outcome, now);
+                }
+            }
             Happened::Said => {}
             Happened::Timeout => self.machine.handle_timeout(now),
         }
@@ -223,6 +231,18 @@ impl Driver<'_> {
         span.record("principal", header.principal.name.as_str());
         if let Some(trace) = &header.trace {
             span.record("trace_id", hex(&trace.trace_id()));
+        }
+    }
+
+    /// Goes on with a server that asks for input; the outcome when that is not what it is.
+    fn ask_on(&mut self, outcome: Outcome) -> Option<Outcome> {
+        let Some(rounds) = self.rounds.take() else { return Some(outcome) };
+        match rounds.go_on(outcome) {
+            Ok(exchange) => {
+                self.exchange = Some(exchange);
+                None
+            }
+            Err(outcome) => Some(outcome),
         }
     }
 
@@ -268,7 +288,7 @@ impl Driver<'_> {
     }
 
     fn start(&mut self, body: Vec<u8>) {
-        let exchange = self.params(body).map_or_else(Exchange::failed, |params| self.open(&params));
+        let exchange = self.params(body).map_or_else(Exchange::failed, |params| self.open(params));
         self.exchange = Some(exchange);
     }
 
@@ -283,7 +303,7 @@ impl Driver<'_> {
         Ok(renamed.unwrap_or(params))
     }
 
-    fn open(&self, params: &RawValue) -> Exchange {
+    fn open(&mut self, params: Box<RawValue>) -> Exchange {
         let Some(header) = self.machine.header() else {
             return Exchange::failed(Failure::Cancelled { handed_over: false });
         };
@@ -296,8 +316,19 @@ impl Driver<'_> {
         let options = CallOptions {
             deadline: Some(self.machine.deadline().since(now.mono)),
             traceparent: header.trace.as_ref().map(|trace| trace.to_string()),
+            capabilities: None,
         };
-        self.calls.parts.upstreams.open(&header.capability.server, &header.method, params, &caller, &options)
+        let upstreams = &self.calls.parts.upstreams;
+        let (server, method) = (&header.capability.server, &header.method);
+        let exchange = upstreams.open(server, method, &params, &caller, &options);
+        if rounds::may_come(upstreams, server, &params) {
+            let deadline = self.calls.parts.clock.instant(self.machine.deadline());
+            let patience = self.machine.deadline().since(now.mono);
+            let (upstreams, server, method) = (upstreams.clone(), server.clone(), method.clone());
+            let rounds = Rounds { upstreams, server, method, params, caller, options, deadline, patience };
+            self.rounds = Some(Box::new(rounds));
+        }
+        exchange
     }
 
     fn say(&mut self, bytes: &[u8]) {
@@ -310,6 +341,7 @@ impl Driver<'_> {
     }
 
     fn cancel(&mut self, reason: Option<String>) {
+        self.rounds = None;
         let Some(exchange) = &self.exchange else { return };
         if exchange.outgoing.try_send(Outgoing::Cancel { reason }).is_err() {
             // Too much waits already: dropping the exchange cancels as well.

@@ -20,10 +20,13 @@ use super::answer;
 use super::contract;
 use super::demand::Demand;
 use super::remote;
+use super::rounds::{self, Rounds};
 use super::{Calls, failed, route_request};
 use crate::exchange::{Exchange, ExchangePeer, ExchangeSender, Failure, Incoming, Outcome, Outgoing};
-use crate::gateway::GatewayRequest;
+use crate::gateway::{Era, GatewayRequest};
+use crate::input;
 use crate::metrics::Hop;
+use crate::upstream::meta::CAPABILITIES_KEY;
 use crate::upstream::{CallOptions, VerifiedCaller};
 use crate::world::ToolRoute;
 
@@ -226,11 +229,28 @@ async fn here(
     let options = CallOptions {
         deadline: Some(call.deadline.since(now.mono)),
         traceparent: call.demand.trace.as_ref().map(ToString::to_string),
+        capabilities: legacy_abilities(call).map(Into::into),
     };
     let exchange =
         calls.parts.upstreams.open(&call.route.server, &call.request.method, params, &caller, &options);
     let deadline = calls.parts.clock.instant(call.deadline);
-    let outcome = forward(exchange, peer, deadline, call.demand.patience).await;
+    let mut outcome = forward(exchange, peer, deadline, call.demand.patience).await;
+    if options.capabilities.is_some() && rounds::is_asking(&outcome) {
+        let rounds = Rounds {
+            upstreams: calls.parts.upstreams.clone(),
+            server: call.route.server.clone(),
+            method: call.request.method.clone(),
+            params: params.to_owned(),
+            caller,
+            options,
+            deadline,
+            patience: call.demand.patience,
+        };
+        outcome = match rounds.go_on(outcome) {
+            Ok(exchange) => forward(exchange, peer, deadline, call.demand.patience).await,
+            Err(outcome) => outcome,
+        };
+    }
     trying.end(health(&outcome, call.demand.patience));
     match outcome {
         Outcome::Failed(failure) if may_go_elsewhere(&failure) => {
@@ -241,9 +261,29 @@ async fn here(
     }
 }
 
+/// What a legacy client said it can do, as a server of 2026-07-28 is to be told. A modern client's request says it itself.
+fn legacy_abilities(call: &Call) -> Option<Box<RawValue>> {
+    let client = &call.request.caller.client;
+    let capabilities = client.capabilities.as_deref().filter(|_| client.era == Era::Legacy)?;
+    input::modern_capabilities(capabilities)
+}
+
+/// The params with what a legacy client can do, for a node that has nobody else to learn it from.
+fn with_abilities<'a>(params: &'a RawValue, call: &Call) -> Cow<'a, RawValue> {
+    let Some(abilities) = legacy_abilities(call) else { return Cow::Borrowed(params) };
+    let set = || {
+        let mut object = RawObject::parse(params).ok()?;
+        let mut meta = object.get_object("_meta").ok()?.unwrap_or_default();
+        meta.set(CAPABILITIES_KEY, abilities);
+        object.set("_meta", meta.to_raw());
+        Some(object.to_raw())
+    };
+    set().map_or(Cow::Borrowed(params), Cow::Owned)
+}
+
 /// Passes messages both ways until the outcome. A requester that leaves cancels by dropping the exchange; one that does
 /// not keep up holds up its own call, no longer than its deadline, and can still cancel it.
-async fn forward(
+pub(super) async fn forward(
     mut exchange: Exchange,
     peer: &mut ExchangePeer,
     deadline: Instant,
@@ -324,6 +364,7 @@ async fn there(
     peer: &mut ExchangePeer,
     tried: &mut Tried,
 ) -> Option<Outcome> {
+    let params = &*with_abilities(params, call);
     if params.get().len() > PAYLOAD_BYTES_MAX {
         let detail = format!("{} bytes where {PAYLOAD_BYTES_MAX} may go to a peer", params.get().len());
         return Some(failed(Failure::TooLarge { handed_over: false, detail }));

@@ -23,7 +23,8 @@ impl Default for LimitsConfig {
         LimitsConfig {
             calls_in_flight_max: 1024,
             message_max: ByteSize::mib(8),
-            call_timeout: Duration::from_secs(300),
+            // Long enough for a person to answer a question, or a build to finish: silence alone ends no call.
+            call_timeout: Duration::from_secs(60 * 60),
             shutdown_grace: Duration::from_secs(10),
         }
     }

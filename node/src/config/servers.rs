@@ -17,7 +17,7 @@ use crate::upstream::EraChoice;
 /// Servers that one node may front, from all files together.
 pub const SERVERS_MAX: usize = 256;
 /// How long a server may take over one call when nothing else is said.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60 * 60);
 
 /// One MCP server and what the operator says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

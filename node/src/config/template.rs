@@ -104,7 +104,7 @@ const TAIL: &str = r#"# labels = { region = "eu-central" }
 # env = { API_KEY = "${API_KEY}" }   # ${NAME} is read from the node's environment
 # share = "federation"               # local | org | federation
 # read_only = ["get_current_time"]   # tools that you vouch change nothing
-# timeout = "2m"
+# timeout = "1h"
 #
 # [servers.crm]
 # url = "http://127.0.0.1:9000/mcp"
@@ -139,7 +139,7 @@ const TAIL: &str = r#"# labels = { region = "eu-central" }
 [limits]
 # calls_in_flight_max = 1024
 # message_max = "8MiB"
-# call_timeout = "5m"
+# call_timeout = "1h"
 # shutdown_grace = "10s"
 "#;
 

@@ -11,17 +11,23 @@ use comity_protocol::{
 };
 use serde_json::value::RawValue;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{
+        OwnedSemaphorePermit,
+        mpsc::{self, error::TryRecvError},
+        oneshot,
+    },
     time::{Instant, sleep_until},
 };
 
 use super::{
     conversation::{CallKey, CancelReason, Conversation},
     logging::Threshold,
+    suspended::{self, Asked, Parked, Rounds, Suspended},
 };
 use crate::{
-    exchange::{Exchange, Failure, Incoming, Outcome, Outgoing},
-    gateway::Era,
+    exchange::{self, Exchange, Failure, Incoming, Outcome, Outgoing},
+    gateway::{ClientProfile, Era},
+    input::Ability,
 };
 
 mod outcome;
@@ -36,7 +42,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Call {
     id: Id,
-    era: Era,
+    client: ClientProfile,
     exchange: Exchange,
     /// The client's own token, as it wrote it.
     progress_token: Option<Box<RawValue>>,
@@ -44,6 +50,11 @@ pub(super) struct Call {
     link: Option<Link>,
     /// Answers of ours to the server.
     replies: VecDeque<Outgoing>,
+    /// Where a call of a modern client waits for input.
+    waiting: Option<Waiting>,
+    /// What its server has asked and the client is still to be told.
+    asked: Vec<Asked>,
+    rounds: Rounds,
     /// Set once cancelled: when to stop waiting.
     settle: Option<Instant>,
     permit: OwnedSemaphorePermit,
@@ -61,11 +72,20 @@ pub(super) enum Logs {
 /// What a call needs to start.
 pub(super) struct CallParts {
     pub(super) id: Id,
-    pub(super) era: Era,
-    pub(super) exchange: Exchange,
+    pub(super) client: ClientProfile,
     pub(super) progress_token: Option<Box<RawValue>>,
     pub(super) logs: Logs,
+    /// For modern clients only.
+    pub(super) waiting: Option<Waiting>,
     pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// Where a call of a modern client can wait for input, and whose it is.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) suspended: Arc<Suspended>,
+    pub(super) principal: Arc<str>,
+    pub(super) tool: String,
 }
 
 /// A call's entry in its conversation; leaving scope ends it there.
@@ -121,10 +141,30 @@ pub(super) struct Last {
 }
 
 impl Call {
-    pub(super) fn new(parts: CallParts, link: Option<Link>) -> Self {
-        let CallParts { id, era, exchange, progress_token, logs, permit } = parts;
-        let replies = VecDeque::new();
-        Self { id, era, exchange, progress_token, logs, link, replies, settle: None, permit }
+    pub(super) fn new(parts: CallParts, exchange: Exchange, link: Option<Link>) -> Self {
+        let (replies, asked, rounds) = (VecDeque::new(), Vec::new(), Rounds::default());
+        Self::resume(parts, Parked { exchange, asked, replies, rounds }, link)
+    }
+
+    /// A call that waited for input and has been brought some.
+    pub(super) fn resume(parts: CallParts, parked: Parked, link: Option<Link>) -> Self {
+        let CallParts { id, client, progress_token, logs, waiting, permit } = parts;
+        let Parked { exchange, asked, replies, rounds } = parked;
+        let settle = None;
+        Self {
+            id,
+            client,
+            exchange,
+            progress_token,
+            logs,
+            link,
+            replies,
+            waiting,
+            asked,
+            rounds,
+            settle,
+            permit,
+        }
     }
 
     /// Ends the call, but keeps its place among those in flight for whoever still holds its messages.
@@ -135,6 +175,12 @@ impl Call {
     /// What to send next, with the outcome always as the last. Cancel-safe. Not to be called after [`Wire::Last`].
     pub(super) async fn next(&mut self) -> Wire {
         loop {
+            if !self.asked.is_empty() && self.settle.is_none() {
+                if let Some(wire) = self.ask_client() {
+                    return wire;
+                }
+                continue;
+            }
             let (settle, waiting) = (self.settle, !self.replies.is_empty());
             tokio::select! {
                 biased;
@@ -165,7 +211,7 @@ impl Call {
                 self.notification(method, params).map(Wire::Message)
             }
             Some(Incoming::Message(Message::Request { id, method, params })) => {
-                self.server_request(id, method, params).map(Wire::Message)
+                self.server_request(id, method, params)
             }
             // An answer to something the client never asked here.
             Some(Incoming::Message(Message::Response { .. } | Message::Error { .. })) => None,
@@ -177,11 +223,15 @@ impl Call {
     }
 
     fn last(&self, outcome: Outcome) -> Wire {
-        let (message, code) = outcome::answer(&self.id, self.era, outcome);
+        let (message, code) = outcome::answer(&self.id, self.client.era, outcome);
         Wire::Last(Last { message, code, cancelled: self.settle.is_some() })
     }
 
-    fn notification(&self, method: String, params: Option<Box<RawValue>>) -> Option<Message> {
+    fn last_error(&self, error: &RpcError) -> Wire {
+        self.last(Outcome::Error(error.to_raw()))
+    }
+
+    fn notification(&mut self, method: String, params: Option<Box<RawValue>>) -> Option<Message> {
         let params = match method.as_str() {
             "notifications/progress" => Some(self.restore_token(params?)?),
             "notifications/message" if !self.threshold().admits(params.as_deref()) => return None,
@@ -212,19 +262,87 @@ impl Call {
     }
 
     /// The server takes a request back: the client knows it by another id.
-    fn server_cancelled(&self, params: &RawValue) -> Option<Box<RawValue>> {
-        let link = self.link.as_ref()?;
+    fn server_cancelled(&mut self, params: &RawValue) -> Option<Box<RawValue>> {
         let mut params = RawObject::parse(params).ok()?;
         let id = params.get("requestId").and_then(Id::from_raw)?;
+        // A modern client has not been told of it yet, and need not be.
+        self.asked.retain(|asked| asked.id != id);
+        let link = self.link.as_ref()?;
         params.set("requestId", link.conversation.withdraw(link.key, &id)?.to_raw());
         Some(params.to_raw())
     }
 
-    fn server_request(&mut self, id: Id, method: String, params: Option<Box<RawValue>>) -> Option<Message> {
-        let link = self.link.as_ref().filter(|_| self.era == Era::Legacy);
-        let Some(link) = link else {
-            let why = format!("the client's revision of MCP takes no requests from servers: {method}");
-            self.refuse(id, &RpcError::new(codes::METHOD_NOT_FOUND, why));
+    /// A server asks the client something. What the client has not said it can do, it is not asked.
+    fn server_request(&mut self, id: Id, method: String, params: Option<Box<RawValue>>) -> Option<Wire> {
+        let ability = Ability::to_answer(&method, params.as_deref());
+        let able = ability.is_some_and(|ability| ability.is_among(self.client.capabilities.as_deref()));
+        match (self.client.era, ability) {
+            (Era::Legacy, Some(_)) if able => self.relay_request(id, method, params).map(Wire::Message),
+            (Era::Modern, Some(_)) if able => {
+                self.note_request(id, &method, params);
+                None
+            }
+            // Servers like to know the roots and do without; what else they ask for the call depends on.
+            (Era::Modern, Some(ability)) if ability != Ability::Roots => {
+                Some(self.last_error(&ability.missing()))
+            }
+            _ => {
+                let why = format!("the client does not take this request: {method}");
+                self.refuse(id, &RpcError::new(codes::METHOD_NOT_FOUND, why));
+                None
+            }
+        }
+    }
+
+    /// Notes what a modern client is to be asked.
+    fn note_request(&mut self, id: Id, method: &str, params: Option<Box<RawValue>>) {
+        if self.waiting.is_none()
+            || self.rounds.waited >= suspended::ROUNDS_MAX
+            || self.asked.len() >= suspended::ASKED_MAX
+        {
+            return self
+                .refuse(id, &RpcError::new(codes::OVERLOADED, "the client has been asked too much already"));
+        }
+        self.rounds.asked += 1;
+        self.asked.push(Asked::new(self.rounds.asked, id, method, params));
+    }
+
+    /// Asks a modern client what its server wants to know: the request is answered `input_required`, and the call waits.
+    /// First comes what is here already: further requests for the same round, or the end, which makes them moot.
+    fn ask_client(&mut self) -> Option<Wire> {
+        match self.exchange.incoming.try_recv() {
+            Ok(incoming) => self.translate(Some(incoming)),
+            Err(TryRecvError::Disconnected) => self.translate(None),
+            Err(TryRecvError::Empty) => self.suspend(),
+        }
+    }
+
+    fn suspend(&mut self) -> Option<Wire> {
+        let waiting = self.waiting.as_ref()?;
+        let (ended, _) = exchange::exchange();
+        let parked = Parked {
+            exchange: std::mem::replace(&mut self.exchange, ended),
+            asked: std::mem::take(&mut self.asked),
+            replies: std::mem::take(&mut self.replies),
+            rounds: Rounds { waited: self.rounds.waited + 1, ..self.rounds },
+        };
+        let requests = Parked::input_requests(&parked.asked);
+        match waiting.suspended.keep(&waiting.principal, &waiting.tool, parked) {
+            Ok(state) => Some(self.last(Outcome::Result(Parked::input_required(requests, &state)))),
+            Err(parked) => {
+                self.exchange = parked.exchange;
+                self.replies = parked.replies;
+                for asked in parked.asked {
+                    self.refuse(asked.id, &RpcError::new(codes::OVERLOADED, "too many calls wait for input"));
+                }
+                None
+            }
+        }
+    }
+
+    fn relay_request(&mut self, id: Id, method: String, params: Option<Box<RawValue>>) -> Option<Message> {
+        let Some(link) = &self.link else {
+            self.refuse(id, &RpcError::new(codes::METHOD_NOT_FOUND, "the client cannot be asked"));
             return None;
         };
         match link.conversation.ask(link.key, &self.exchange.outgoing, id.clone()) {

@@ -35,6 +35,8 @@ pub struct FaceConfig {
     pub constraints: Constraints,
     /// Text for the client's model about what this server is for.
     pub instructions: Option<String>,
+    /// Tells this node's `requestState`s from those of a node behind it: a short name that survives a restart.
+    pub state_tag: String,
     /// Bounds and deadlines.
     pub limits: FaceLimits,
 }
@@ -50,6 +52,7 @@ impl Default for FaceConfig {
             tokens: Vec::new(),
             constraints: Constraints::default(),
             instructions: None,
+            state_tag: String::new(),
             limits: FaceLimits::default(),
         }
     }
@@ -78,6 +81,9 @@ pub struct FaceLimits {
     pub keep_alive: Duration,
     /// How long a legacy call goes on after its client's connection broke, waiting for it to resume.
     pub resume_grace: Duration,
+    /// How long a call whose server asked a 2026-07-28 client for input waits for the retry that brings it. The call's
+    /// own deadline goes on meanwhile.
+    pub input_wait: Duration,
     /// How long calls in flight may take to finish once the node shuts down.
     pub drain_grace: Duration,
     /// Tools on one page of `tools/list`.
@@ -97,6 +103,7 @@ impl Default for FaceLimits {
             json_hold: Duration::from_secs(1),
             keep_alive: Duration::from_secs(15),
             resume_grace: Duration::from_secs(60),
+            input_wait: Duration::from_secs(15 * 60),
             drain_grace: Duration::from_secs(10),
             page_tools_max: 1000,
         }

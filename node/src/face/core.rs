@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     auth::{Principal, Tokens},
-    call::{Call, CallParts, Link, Logs},
+    call::{Call, CallParts, Link, Logs, Waiting},
     config::FaceConfig,
     conversation::Conversation,
     guard::Guard,
@@ -24,6 +24,7 @@ use super::{
     methods::{self, Method},
     params::{self, Head, Request},
     session::Sessions,
+    suspended::{self, Suspended},
 };
 use crate::{
     exchange::Outgoing,
@@ -41,6 +42,8 @@ pub(super) struct Core {
     pub(super) tokens: Tokens,
     pub(super) guard: Guard,
     pub(super) sessions: Sessions,
+    /// Calls that wait for a 2026-07-28 client's input.
+    pub(super) suspended: Arc<Suspended>,
     /// Calls that outlive the connection that brought them.
     pub(super) tasks: TaskTracker,
     /// The node is going down: open streams of notifications end, calls in flight go on.
@@ -90,6 +93,13 @@ pub(super) struct CallPlan {
     progress_token: Option<Box<RawValue>>,
     logs: Logs,
     trace: Option<TraceContext>,
+    retry: Option<Retry>,
+}
+
+/// A 2026-07-28 request that brings input which a call before it was answered to ask for.
+struct Retry {
+    state: String,
+    responses: Option<Box<RawValue>>,
 }
 
 impl Plan {
@@ -138,7 +148,12 @@ impl CallPlan {
                 Logs::Fixed(level.unwrap_or(Threshold::NOTHING))
             }
         };
-        Ok(Self { tool, progress_token, logs, trace: head.meta.trace() })
+        let state = suspended::state_of(head.params.request_state).filter(|_| era == Era::Modern);
+        let retry = state.map(|state| Retry {
+            state: state.into_owned(),
+            responses: head.params.input_responses.map(RawValue::to_owned),
+        });
+        Ok(Self { tool, progress_token, logs, trace: head.meta.trace(), retry })
     }
 }
 
@@ -148,6 +163,7 @@ impl Core {
             tokens: Tokens::new(&config.tokens),
             guard: Guard::new(config.listen, &config.allowed_hosts, &config.allowed_origins),
             sessions: Sessions::new(config.limits.sessions_max),
+            suspended: Arc::new(Suspended::new(&config.state_tag, config.limits.input_wait)),
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
@@ -210,15 +226,33 @@ impl Core {
         let permit = Arc::clone(&self.calls).try_acquire_owned().map_err(overloaded)?;
         let link =
             caller.conversation.map(|conversation| Link::begin(conversation, &request.id)).transpose()?;
-        let CallPlan { tool, progress_token, logs, trace } = plan;
+        let CallPlan { tool, progress_token, logs, trace, retry } = plan;
+        let principal = Arc::clone(&caller.principal.name);
+        let waiting = (caller.client.era == Era::Modern).then(|| Waiting {
+            suspended: Arc::clone(&self.suspended),
+            principal,
+            tool: tool.clone(),
+        });
+        let parts = CallParts {
+            id: request.id,
+            client: caller.client.clone(),
+            progress_token,
+            logs,
+            waiting,
+            permit,
+        };
+        if let Some(retry) = retry.filter(|retry| self.suspended.is_ours(&retry.state)) {
+            let responses = suspended::responses(retry.responses.as_deref())?;
+            let mut parked = self.suspended.take(&retry.state, &caller.principal.name, &tool)?;
+            parked.answer(responses);
+            return Ok(Call::resume(parts, parked, link));
+        }
         let context = self.context(caller, trace)?;
         tracing::debug!(call_id = %context.call_id, principal = %context.principal, tool, "call");
         let params = request.params.unwrap_or_else(empty);
         let exchange =
             self.gateway.request(GatewayRequest { method: request.method, tool, params, caller: context });
-        let parts =
-            CallParts { id: request.id, era: caller.client.era, exchange, progress_token, logs, permit };
-        Ok(Call::new(parts, link))
+        Ok(Call::new(parts, exchange, link))
     }
 
     fn context(&self, caller: Caller<'_>, trace: Option<TraceContext>) -> Result<CallerContext, RpcError> {

@@ -16,6 +16,7 @@
 //! | `line`, [`stdio`] | the newline binding and its bridge |
 //! | `methods`, `core`, `handshake`, `listing` | which methods exist and what answers them |
 //! | `call`, `conversation` | one call in flight; what ties a client's messages to it |
+//! | `suspended` | calls that wait for a modern client's input |
 
 pub mod auth;
 pub mod config;
@@ -38,9 +39,10 @@ mod server;
 mod session;
 mod sse;
 mod stream_log;
+mod suspended;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use auth::{TokenConfig, TokenSecret};
 pub use config::{FaceConfig, FaceLimits};

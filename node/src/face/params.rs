@@ -59,6 +59,10 @@ pub(super) struct ParamsHead<'a> {
     pub(super) level: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) notifications: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "requestState")]
+    pub(super) request_state: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "inputResponses")]
+    pub(super) input_responses: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "_meta")]
     pub(super) meta: Option<&'a RawValue>,
 }

@@ -106,6 +106,8 @@ impl Face {
         let mut connections = JoinSet::new();
         accept(&core, tcp, unix, &shutdown, &mut connections).await;
         core.draining.cancel();
+        // Nobody can bring their input any more.
+        core.suspended.clear();
         core.tasks.close();
         let drained = async {
             while let Some(ended) = connections.join_next().await {
@@ -167,6 +169,7 @@ async fn accept(
             () = shutdown.cancelled() => return,
             _ = collect.tick() => {
                 core.sessions.collect(Instant::now(), limits.session_idle);
+                core.suspended.collect(Instant::now());
             }
             Some(ended) = connections.join_next() => note_panic(ended),
             accepted = accept_tcp(tcp.as_ref()) => match (accepted, Arc::clone(&core.http_room).try_acquire_owned()) {

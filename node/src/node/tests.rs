@@ -1,6 +1,7 @@
 //! Whole nodes in one process: real meshes on loopback, real servers as children.
 
 mod approvals;
+mod bridging;
 mod calls;
 mod failures;
 mod fake;

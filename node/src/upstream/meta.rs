@@ -13,8 +13,10 @@ pub const CALLER_KEY: &str = "dev.comity/caller";
 
 /// Keys of the 2026-07-28 envelope, which older servers may refuse.
 const MODERN_PREFIX: &str = "io.modelcontextprotocol/";
-const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
-const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+/// The key under which a request of 2026-07-28 names its revision.
+pub const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
+/// The key under which a request says what its client can do.
+pub const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 const CLIENT_KEY: &str = "io.modelcontextprotocol/clientInfo";
 
 /// Who makes a call, as this node has verified it. Upstreams see it in each request's `_meta`,
@@ -54,6 +56,8 @@ pub(super) struct Dress<'a> {
     pub(super) caller: Option<&'a VerifiedCaller>,
     /// Our `traceparent`, to replace the client's.
     pub(super) traceparent: Option<&'a str>,
+    /// What a client can do that cannot say so itself.
+    pub(super) capabilities: Option<&'a RawValue>,
     /// The id of the request, which becomes its progress token.
     pub(super) id: i64,
 }
@@ -83,7 +87,7 @@ impl Dress<'_> {
             meta.set_str("traceparent", traceparent);
         }
         match self.era {
-            Some(Era::Modern) => modernise(&mut meta),
+            Some(Era::Modern) => modernise(&mut meta, self.capabilities),
             Some(Era::Legacy) => meta.retain(|key| !key.starts_with(MODERN_PREFIX)),
             None => {}
         }
@@ -104,11 +108,12 @@ impl Dress<'_> {
 }
 
 /// Adds the envelope that 2026-07-28 requires. What the client says of itself stands; a client of an
-/// older era says nothing and is shown as this node with no capabilities.
-fn modernise(meta: &mut RawObject) {
+/// older era says nothing and is shown as this node, with what that client can do.
+fn modernise(meta: &mut RawObject, capabilities: Option<&RawValue>) {
     meta.set_str(VERSION_KEY, profile::MODERN_VERSION);
     if meta.get(CAPABILITIES_KEY).is_none_or(|value| !value.get().starts_with('{')) {
-        meta.set(CAPABILITIES_KEY, json::to_raw(&serde_json::json!({})));
+        let none = || RawObject::new().to_raw();
+        meta.set(CAPABILITIES_KEY, capabilities.map_or_else(none, RawValue::to_owned));
     }
     if meta.get(CLIENT_KEY).is_none_or(|value| !value.get().starts_with('{')) {
         meta.set(CLIENT_KEY, profile::client_info());
@@ -124,7 +129,7 @@ mod tests {
     }
 
     fn dress(era: Era) -> Dress<'static> {
-        Dress { era: Some(era), caller: None, traceparent: None, id: 42 }
+        Dress { era: Some(era), caller: None, traceparent: None, capabilities: None, id: 42 }
     }
 
     fn put_on(dress: Dress<'_>, params: &str) -> String {
@@ -179,7 +184,12 @@ mod tests {
         assert!(modern.contains(r#""io.modelcontextprotocol/clientCapabilities":{}"#), "{modern}");
         assert!(modern.contains(r#""io.modelcontextprotocol/clientInfo":{"name":"comity""#), "{modern}");
         let own = r#"{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"sampling":{}}}}"#;
-        assert!(put_on(dress(Era::Modern), own).contains(r#"clientCapabilities":{"sampling":{}}"#));
+        let roots = raw(r#"{"roots":{}}"#);
+        for dress in [dress(Era::Modern), Dress { capabilities: Some(&roots), ..dress(Era::Modern) }] {
+            assert!(put_on(dress, own).contains(r#"clientCapabilities":{"sampling":{}}"#));
+        }
+        let shown = put_on(Dress { capabilities: Some(&roots), ..dress(Era::Modern) }, "{}");
+        assert!(shown.contains(r#"clientCapabilities":{"roots":{}}"#), "{shown}");
     }
 
     #[test]

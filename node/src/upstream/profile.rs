@@ -101,7 +101,11 @@ pub(super) fn client_info() -> Box<RawValue> {
 pub(super) fn initialize_params() -> Box<RawValue> {
     json::to_raw(&serde_json::json!({
         "protocolVersion": LEGACY_VERSION,
-        "capabilities": { "roots": {}, "sampling": {}, "elicitation": {} },
+        "capabilities": {
+            "roots": {},
+            "sampling": { "context": {}, "tools": {} },
+            "elicitation": { "form": {}, "url": {} },
+        },
         "clientInfo": { "name": "comity", "version": env!("CARGO_PKG_VERSION") },
     }))
 }

@@ -71,6 +71,8 @@ pub(super) struct Request<'a> {
     pub(super) caller: Option<&'a VerifiedCaller>,
     /// Our trace context, to replace the client's.
     pub(super) traceparent: Option<&'a str>,
+    /// What a client can do that cannot say so itself; see [`Dress`].
+    pub(super) capabilities: Option<&'a RawValue>,
     pub(super) patience: Patience,
 }
 
@@ -168,8 +170,8 @@ impl Session {
     /// Starts a request and returns at once. Must be called within a tokio runtime.
     pub(super) fn open(&self, request: Request<'_>) -> Exchange {
         let id = self.0.table.next_id();
-        let Request { caller, traceparent, .. } = request;
-        let dressed = Dress { era: self.era(), caller, traceparent, id }.put_on(request.params);
+        let Request { caller, traceparent, capabilities, .. } = request;
+        let dressed = Dress { era: self.era(), caller, traceparent, capabilities, id }.put_on(request.params);
         let dressed = match dressed {
             Ok(dressed) => dressed,
             Err(error) => {
@@ -207,7 +209,8 @@ impl Session {
         patience: Duration,
     ) -> Result<Box<RawValue>, RequestError> {
         let patience = Patience::total(patience);
-        let request = Request { method, params, caller: None, traceparent: None, patience };
+        let request =
+            Request { method, params, caller: None, traceparent: None, capabilities: None, patience };
         match self.open(request).outcome().await {
             Outcome::Result(result) => Ok(result),
             Outcome::Error(error) => Err(RequestError::Rpc(RpcError::from_raw(&error))),

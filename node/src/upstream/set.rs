@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::UpstreamConfig;
 use super::meta::VerifiedCaller;
+use super::profile::Era;
 use super::session::{Patience, Request};
 use super::supervisor::{Hosting, Supervisor};
 use super::view::{Absence, Board, Upstreams};
@@ -41,6 +42,8 @@ pub struct CallOptions {
     pub deadline: Option<Duration>,
     /// The node's `traceparent`, to replace the client's; `None` keeps the client's.
     pub traceparent: Option<String>,
+    /// What the client can do, as a server of 2026-07-28 is to be told where the request itself does not say it.
+    pub capabilities: Option<Arc<RawValue>>,
 }
 
 impl Default for UpstreamSet {
@@ -90,6 +93,11 @@ impl UpstreamSet {
         self.board.changes()
     }
 
+    /// The era that is spoken with an upstream now; `None` while it is away.
+    pub fn era(&self, server: &ServerName) -> Option<Era> {
+        self.board.session(server).ok().and_then(|session| session.era())
+    }
+
     /// Starts a request at an upstream on behalf of `caller`, whom the upstream is told of. Returns at
     /// once; whatever goes wrong is told through the exchange, and dropping that cancels the request.
     /// An upstream that is away fails at once. Must be called within a tokio runtime.
@@ -110,6 +118,7 @@ impl UpstreamSet {
             params: Some(params),
             caller: Some(caller),
             traceparent: options.traceparent.as_deref(),
+            capabilities: options.capabilities.as_deref(),
             patience: Patience { silence: Some(session.timeout()), total: options.deadline },
         })
     }

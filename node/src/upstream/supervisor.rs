@@ -319,6 +319,7 @@ async fn subscribe(session: Session, params: Box<RawValue>) {
             params: Some(&params),
             caller: None,
             traceparent: None,
+            capabilities: None,
             patience: Patience { silence: None, total: None },
         };
         let exchange = session.open(request);

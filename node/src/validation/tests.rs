@@ -56,7 +56,7 @@ async fn each_fault_is_told_with_its_path() {
 
 #[tokio::test]
 async fn faults_are_bounded_in_number_and_size() {
-    let many = format!("{{\"city\":\"B\",\"days\":[{}0]}}", "0,".repeat(5_000));
+    let many = format!("{{\"city\":\"B\",\"days\":[{}0]}}", "0,".repeat(1_000));
     assert_eq!(paths(arguments(place(), &many).await).len(), FAULTS_MAX);
     let very_many = format!("{{\"city\":\"B\",\"days\":[{}0]}}", "0,".repeat(50_000));
     assert_eq!(paths(arguments(place(), &very_many).await).len(), 1, "checked elsewhere, and told once");

@@ -18,8 +18,16 @@ fn rig(era: Era, token: Option<&str>, logs: Logs) -> Rig {
     let progress_token = token.map(raw);
     let id = Id::Number(7);
     let link = Link::begin(&conversation, &id).unwrap();
-    let parts = CallParts { id, era, exchange, progress_token, logs, permit };
-    Rig { call: Call::new(parts, Some(link)), peer, conversation }
+    let able: Box<RawValue> = raw(r#"{"roots":{},"elicitation":{}}"#);
+    let client = ClientProfile { era, capabilities: Some(able.into()), info: None };
+    let waiting = (era == Era::Modern).then(waiting);
+    let parts = CallParts { id, client, progress_token, logs, waiting, permit };
+    Rig { call: Call::new(parts, exchange, Some(link)), peer, conversation }
+}
+
+fn waiting() -> Waiting {
+    let suspended = Arc::new(Suspended::new("x", Duration::from_secs(60)));
+    Waiting { suspended, principal: "ana".into(), tool: "t".into() }
 }
 
 fn raw(text: &str) -> Box<RawValue> {
@@ -64,8 +72,12 @@ async fn progress_that_nobody_asked_for_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_modern_client_is_never_asked() {
-    let mut rig = rig(Era::Modern, None, Logs::AsConversation);
+async fn what_a_client_cannot_do_it_is_not_asked() {
+    let mut modern = rig(Era::Modern, None, Logs::AsConversation);
+    modern.peer.sender.try_send(Message::request(3, "sampling/createMessage", None)).unwrap();
+    let Wire::Last(last) = modern.call.next().await else { panic!("the client is asked") };
+    assert_eq!(last.code, Some(codes::MISSING_CLIENT_CAPABILITY));
+    let mut rig = rig(Era::Legacy, None, Logs::AsConversation);
     rig.peer.sender.try_send(Message::request(3, "sampling/createMessage", None)).unwrap();
     let (_, answer) = tokio::join!(
         async {
@@ -119,4 +131,33 @@ async fn a_dropped_call_leaves_no_trace() {
     assert_eq!(rig.conversation.in_flight(), 0);
     assert!(rig.conversation.answered(&Id::Number(1)).is_none());
     assert!(rig.peer.outgoing.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_modern_client_is_asked_all_at_once_by_its_answer_and_the_call_waits() {
+    let mut rig = rig(Era::Modern, Some("1"), Logs::AsConversation);
+    let send = |message| rig.peer.sender.try_send(message).unwrap();
+    send(Message::request(3, "roots/list", None));
+    send(Message::notification("notifications/progress", Some(raw(r#"{"progressToken":1,"progress":1}"#))));
+    send(Message::request(4, "elicitation/create", Some(raw(r#"{"message":"m","n":1.50}"#))));
+    assert!(next(&mut rig.call).await.contains("notifications/progress"), "what goes with it comes first");
+    let asked = next(&mut rig.call).await;
+    let requests = concat!(
+        r#""resultType":"input_required","inputRequests":{"input-1":{"method":"roots/list"},"#,
+        r#""input-2":{"method":"elicitation/create","params":{"message":"m","n":1.50}}},"requestState":"comity-input:x:"#,
+    );
+    assert!(asked.contains(requests), "{asked}");
+    assert_eq!(rig.call.waiting.as_ref().unwrap().suspended.len(), 1);
+    assert!(!rig.peer.sender.is_closed(), "the call goes on");
+}
+
+#[tokio::test]
+async fn a_question_that_is_moot_is_not_asked() {
+    let mut rig = rig(Era::Modern, None, Logs::AsConversation);
+    rig.peer.sender.try_send(Message::request(3, "roots/list", None)).unwrap();
+    let withdrawn = Message::notification("notifications/cancelled", Some(raw(r#"{"requestId":3}"#)));
+    rig.peer.sender.try_send(withdrawn).unwrap();
+    rig.peer.sender.try_send(Message::request(4, "roots/list", None)).unwrap();
+    rig.peer.finish(Outcome::Result(raw(r#"{"ok":1}"#)));
+    assert!(next(&mut rig.call).await.contains(r#""ok":1"#));
 }

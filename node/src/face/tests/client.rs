@@ -11,19 +11,19 @@ use tokio::{net::TcpStream, task::JoinHandle};
 
 use super::soon;
 
-pub(super) const MODERN: &str = "2026-07-28";
+pub(crate) const MODERN: &str = "2026-07-28";
 
 #[derive(Clone)]
-pub(super) struct Client {
-    pub(super) address: SocketAddr,
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
     /// Sent with every request.
-    pub(super) headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 /// An answer whose body is still to come.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
     body: Incoming,
     text: String,
     connection: JoinHandle<()>,
@@ -31,18 +31,18 @@ pub(super) struct Answer {
 
 /// An event of a stream.
 #[derive(Debug, PartialEq)]
-pub(super) struct Event {
-    pub(super) id: Option<String>,
-    pub(super) data: String,
+pub(crate) struct Event {
+    pub(crate) id: Option<String>,
+    pub(crate) data: String,
 }
 
 impl Client {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address, headers: Vec::new() }
     }
 
     /// The same client with one more header on each request, in place of an older value.
-    pub(super) fn with(&self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(&self, name: &str, value: &str) -> Self {
         let mut client = self.clone();
         client.headers.retain(|(known, _)| known != name);
         client.headers.push((name.into(), value.into()));
@@ -50,12 +50,12 @@ impl Client {
     }
 
     /// The same client without a default header.
-    pub(super) fn without(&self, name: &str) -> Self {
+    pub(crate) fn without(&self, name: &str) -> Self {
         self.with(name, "")
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(async { connection.await.unwrap_or_default() });
@@ -78,36 +78,48 @@ impl Client {
         Answer { status: head.status.as_u16(), headers: head.headers, body, text: String::new(), connection }
     }
 
-    pub(super) async fn post(&self, body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn post(&self, body: impl Into<Bytes>) -> Answer {
         self.send(Method::POST, "/mcp", body).await
     }
 
     /// A request of the legacy era, or one that is wrong on purpose.
-    pub(super) async fn request(&self, id: Value, method: &str, params: Value) -> Answer {
+    pub(crate) async fn request(&self, id: Value, method: &str, params: Value) -> Answer {
         self.post(json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string()).await
     }
 
-    pub(super) async fn notify(&self, method: &str, params: Value) -> Answer {
+    pub(crate) async fn notify(&self, method: &str, params: Value) -> Answer {
         self.post(json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()).await
     }
 
     /// A correct request of 2026-07-28.
-    pub(super) async fn modern(&self, method: &str, params: Value) -> Answer {
+    pub(crate) async fn modern(&self, method: &str, params: Value) -> Answer {
+        self.modern_able(method, params, json!({ "roots": {} })).await
+    }
+
+    /// The same of a client with these capabilities.
+    pub(crate) async fn modern_able(&self, method: &str, params: Value, capabilities: Value) -> Answer {
         let mut client = self.with("mcp-protocol-version", MODERN).with("mcp-method", method);
         if let Some(name) = params["name"].as_str() {
             client = client.with("mcp-name", name);
         }
-        client.request(json!(1), method, with_meta(params, MODERN)).await
+        let mut params = with_meta(params, MODERN);
+        params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities;
+        client.request(json!(1), method, params).await
     }
 
-    pub(super) async fn call(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> Answer {
+    pub(crate) async fn call(&self, id: impl Into<Value>, tool: &str, arguments: Value) -> Answer {
         let params = json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": 7 } });
         self.request(id.into(), "tools/call", params).await
     }
 
     /// Opens a legacy session.
-    pub(super) async fn initialize(&self, version: &str) -> Self {
-        let params = json!({ "protocolVersion": version, "capabilities": { "elicitation": {} } });
+    pub(crate) async fn initialize(&self, version: &str) -> Self {
+        self.initialize_able(version, json!({ "elicitation": {} })).await
+    }
+
+    /// The same for a client with these capabilities.
+    pub(crate) async fn initialize_able(&self, version: &str, capabilities: Value) -> Self {
+        let params = json!({ "protocolVersion": version, "capabilities": capabilities });
         let answer = self.request(json!(0), "initialize", params).await;
         let id = answer.header("mcp-session-id").to_owned();
         let result = answer.json().await;
@@ -117,40 +129,40 @@ impl Client {
         client
     }
 
-    pub(super) async fn get(&self) -> Answer {
+    pub(crate) async fn get(&self) -> Answer {
         self.send(Method::GET, "/mcp", "").await
     }
 }
 
 /// Adds what 2026-07-28 requires in `_meta`.
-pub(super) fn with_meta(mut params: Value, version: &str) -> Value {
+pub(crate) fn with_meta(mut params: Value, version: &str) -> Value {
     params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(version);
     params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({ "roots": {} });
     params
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }
 
-    pub(super) fn is_stream(&self) -> bool {
+    pub(crate) fn is_stream(&self) -> bool {
         self.header("content-type") == "text/event-stream"
     }
 
     /// The rest of the body.
-    pub(super) async fn text(mut self) -> String {
+    pub(crate) async fn text(mut self) -> String {
         while self.more().await {}
         std::mem::take(&mut self.text)
     }
 
-    pub(super) async fn json(self) -> Value {
+    pub(crate) async fn json(self) -> Value {
         let text = self.text().await;
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"))
     }
 
     /// The next event, comments left out; `None` at the end.
-    pub(super) async fn event(&mut self) -> Option<Event> {
+    pub(crate) async fn event(&mut self) -> Option<Event> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
                 let block: String = self.text.drain(..end + 2).collect();
@@ -168,7 +180,7 @@ impl Answer {
     }
 
     /// The next message of a stream; events that only carry an id are passed over.
-    pub(super) async fn message(&mut self) -> Option<Value> {
+    pub(crate) async fn message(&mut self) -> Option<Value> {
         loop {
             let event = self.event().await?;
             if !event.data.is_empty() {
@@ -178,7 +190,7 @@ impl Answer {
     }
 
     /// Every message until the end.
-    pub(super) async fn messages(mut self) -> Vec<Value> {
+    pub(crate) async fn messages(mut self) -> Vec<Value> {
         let mut all = Vec::new();
         while let Some(message) = self.message().await {
             all.push(message);

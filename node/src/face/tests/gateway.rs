@@ -116,6 +116,7 @@ async fn run(request: GatewayRequest, peer: ExchangePeer, ends: mpsc::UnboundedS
         "echo" | "routed" => Outcome::Result(raw(format!(r#"{{ "echo": {} }}"#, request.params.get()))),
         "progress" => progress(&peer).await,
         "ask" => return ask(request, peer).await,
+        "ask_for_ever" => return ask_for_ever(peer, ends).await,
         "hang" => return hang(peer, ends).await,
         "chat_then_hang" => {
             say(&peer, "notifications/progress", r#"{"progressToken":"up","progress":1}"#).await;
@@ -170,6 +171,23 @@ async fn ask(request: GatewayRequest, mut peer: ExchangePeer) {
         other => panic!("{other:?}"),
     };
     peer.finish(Outcome::Result(raw(format!(r#"{{"answer":{}}}"#, answer.get()))));
+}
+
+/// Asks again whatever it is told, until it is refused.
+async fn ask_for_ever(mut peer: ExchangePeer, ends: mpsc::UnboundedSender<String>) {
+    let mut rounds = 0;
+    loop {
+        let question = Message::request(rounds, "elicitation/create", Some(raw("{}")));
+        if peer.sender.send(question).await.is_err() {
+            return ends.send("dropped".into()).unwrap_or_default();
+        }
+        match peer.outgoing.recv().await {
+            Some(Outgoing::Message(Message::Response { .. })) => rounds += 1,
+            Some(_) => break,
+            None => return ends.send("dropped".into()).unwrap_or_default(),
+        }
+    }
+    peer.finish(Outcome::Result(raw(format!(r#"{{"rounds":{rounds}}}"#))));
 }
 
 async fn hang(mut peer: ExchangePeer, ends: mpsc::UnboundedSender<String>) {

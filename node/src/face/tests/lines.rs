@@ -31,7 +31,9 @@ impl Line {
 
     async fn initialized(node: &Node) -> Self {
         let mut line = Self::open(node).await;
-        line.request(0, "initialize", json!({ "protocolVersion": "2025-11-25" })).await;
+        let capabilities = json!({ "elicitation": {} });
+        let params = json!({ "protocolVersion": "2025-11-25", "capabilities": capabilities });
+        line.request(0, "initialize", params).await;
         assert_eq!(line.next().await.unwrap()["result"]["protocolVersion"], "2025-11-25");
         line.send(json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await;
         line

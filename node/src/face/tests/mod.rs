@@ -1,10 +1,11 @@
 //! The face over real sockets, with a gateway that the tests script.
 
 mod access;
-mod client;
+pub(crate) mod client;
 mod drain;
 mod gateway;
 mod hostile;
+mod input;
 mod legacy;
 mod lines;
 mod modern;
@@ -67,6 +68,6 @@ impl Drop for Node {
 }
 
 /// Waits for `future`, but not for ever.
-async fn soon<F: Future>(future: F) -> F::Output {
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("this should have happened by now")
 }

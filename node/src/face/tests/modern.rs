@@ -226,13 +226,6 @@ async fn closing_the_connection_cancels() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_is_refused_and_the_call_goes_on() {
-    let node = Node::start().await;
-    let answer = node.client.modern("tools/call", json!({ "name": "ask" })).await.json().await;
-    assert_eq!(answer["result"]["answer"]["code"], -32601);
-}
-
-#[tokio::test]
 async fn failures_have_their_codes_and_statuses() {
     let node = Node::start().await;
     let denied = node.client.modern("tools/call", json!({ "name": "deny" })).await.json().await;

@@ -19,6 +19,7 @@ use crate::calls::CallGateway;
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::exchange::{Exchange, Failure, Incoming, Outcome};
+use crate::face::tests::client::Client;
 use crate::gateway::{CallerContext, ClientProfile, Gateway, GatewayRequest, new_call_id};
 use crate::identity::{DataDir, create_key, node_id};
 use crate::node::{End, Node, RunError, Shared};
@@ -26,6 +27,7 @@ use crate::org::{self, Issuer};
 use crate::world::World;
 
 const SERVER: &str = include_str!("server.py");
+const MODERN_SERVER: &str = include_str!("modern.py");
 
 /// Fails the test when `future` takes longer than any machine should need.
 pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -166,6 +168,21 @@ impl Plan {
         .unwrap();
     }
 
+    /// Fronts the test server of 2026-07-28 under `name`.
+    pub(super) fn serves_modern(mut self, name: &str, share: &str) -> Self {
+        let home = self.temp.path().join(name);
+        std::fs::create_dir_all(&home).unwrap();
+        let script = self.temp.path().join("modern.py");
+        std::fs::write(&script, MODERN_SERVER).unwrap();
+        let (script, home) = (script.display(), home.display());
+        writeln!(
+            self.servers,
+            "[servers.{name}]\ncommand = \"python3\"\nargs = [\"{script}\", \"{home}\"]\nshare = \"{share}\""
+        )
+        .unwrap();
+        self
+    }
+
     /// Further lines for the server that was added last.
     pub(super) fn with(mut self, line: &str) -> Self {
         writeln!(self.servers, "{line}").unwrap();
@@ -201,7 +218,7 @@ impl Plan {
         let text = format!(
             "[node]\nname = \"{}\"\n{org}[site]\nprocessing_locations = [{}]\n\
              [mesh]\nname = \"test\"\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\npeers = [{}]\n\
-             [mcp]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{}{}",
+             [limits]\ncall_timeout = \"5m\"\n[mcp]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{}{}",
             self.name,
             places.join(", "),
             peers.join(", "),
@@ -239,6 +256,11 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn id(&self) -> NodeId {
         self.shared.identity.node
+    }
+
+    /// An MCP client of this node, over HTTP.
+    pub(super) fn client(&self) -> Client {
+        Client::new(self.shared.mcp_address.expect("it serves HTTP"))
     }
 
     /// Where others dial it.

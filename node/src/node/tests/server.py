@@ -6,8 +6,9 @@ import time
 
 home = sys.argv[1]
 description = sys.argv[2] if len(sys.argv) > 2 else "as it was"
-tools = ["echo", "hang", "steps", "die", "big", "wait", "change", "grow"]
+tools = ["echo", "hang", "steps", "die", "big", "wait", "change", "grow", "ask", "strict"]
 stepping = []
+asked = {}
 
 
 def note(what):
@@ -30,7 +31,11 @@ def text(request, value):
 
 def tool(name):
     about = description if name == "change" else "a test"
-    return {"name": name, "description": about, "inputSchema": {"type": "object"}, "x-vendor": 12345678901234567890123}
+    described = {"name": name, "description": about, "inputSchema": {"type": "object"}, "x-vendor": 12345678901234567890123}
+    if name == "strict":
+        number = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+        described.update(inputSchema=number, outputSchema=number)
+    return described
 
 
 def echo(request, line):
@@ -73,6 +78,14 @@ def call(request, line):
         description += ", changed"
         text(request, "changed")
         send({"method": "notifications/tools/list_changed"})
+    elif name == "ask":
+        question = request["params"]["arguments"]
+        asked["question"] = request
+        send({"id": "question", "method": question["method"], "params": question["params"]})
+    elif name == "strict":
+        n = request["params"]["arguments"]["n"]
+        structured = {"n": n if n < 10 else str(n)}
+        send({"id": request["id"], "result": {"content": [{"type": "text", "text": "kept"}], "structuredContent": structured}})
     elif name == "grow":
         tools.append("grown")
         text(request, "grown")
@@ -97,3 +110,5 @@ for line in sys.stdin:
         note("cancelled")
     elif method == "ping":
         send({"id": request["id"], "result": {}})
+    elif method is None and request.get("id") in asked:
+        text(asked.pop(request["id"]), line)

@@ -85,6 +85,7 @@ impl Bench {
             params: Some(&json::to_raw(params)),
             caller: Some(&caller()),
             traceparent: None,
+            capabilities: None,
             patience: Patience { silence: Some(self.session.timeout()), total: deadline },
         })
     }
@@ -142,6 +143,7 @@ async fn a_call_reaches_the_server_with_its_caller_and_its_bytes() {
         params: Some(&params),
         caller: Some(&caller()),
         traceparent: None,
+        capabilities: None,
         patience: Patience::total(PATIENCE),
     });
     let mut line = String::new();
@@ -340,6 +342,7 @@ async fn a_server_that_dies_fails_every_call_at_once_and_the_next_ones() {
         params: None,
         caller: Some(&caller()),
         traceparent: None,
+        capabilities: None,
         patience: Patience::total(PATIENCE),
     });
     assert!(matches!(failure(late.outcome().await), Failure::UpstreamDied { handed_over: false, .. }));
