@@ -2,7 +2,7 @@
 //!
 //! The only part of the simulator that looks at a clock, at files and at the terminal; a run sees none of them.
 
-mod commit;
+pub mod commit;
 mod progress;
 mod soak;
 

@@ -6,25 +6,25 @@ use std::time::Duration;
 use comity_protocol::time::{Mono, Now, Wall};
 
 /// What true wall clocks show when a run begins.
-pub(crate) const START: Wall = Wall::from_millis(1_795_000_000_000);
+pub const START: Wall = Wall::from_millis(1_795_000_000_000);
 
 /// A true moment of a run: microseconds since its beginning. No node ever sees one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(pub(crate) u64);
+pub struct Moment(pub u64);
 
 impl Moment {
     /// The time from `earlier` to `self`; zero when `earlier` is later.
-    pub(crate) const fn since(self, earlier: Self) -> Duration {
+    pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
     /// The moment `duration` after the beginning.
-    pub(crate) fn after(duration: Duration) -> Self {
+    pub fn after(duration: Duration) -> Self {
         Self::default() + duration
     }
 
     /// Milliseconds since the beginning.
-    pub(crate) const fn as_millis(self) -> u64 {
+    pub const fn as_millis(self) -> u64 {
         self.0 / 1000
     }
 }
@@ -39,20 +39,20 @@ impl Add<Duration> for Moment {
 
 /// One node's clocks. The monotonic one begins at zero with each start of the node; the wall clock goes on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalClock {
+pub struct LocalClock {
     /// By how many milliseconds the wall clock is ahead.
-    pub(crate) skew_ms: i64,
+    pub skew_ms: i64,
     /// By how many millionths both run fast.
-    pub(crate) drift_ppm: i32,
+    pub drift_ppm: i32,
     /// When the node started.
-    pub(crate) booted: Moment,
+    pub booted: Moment,
 }
 
 const MILLION: i128 = 1_000_000;
 
 impl LocalClock {
     /// What both clocks show at a true moment.
-    pub(crate) fn now(&self, at: Moment) -> Now {
+    pub fn now(&self, at: Moment) -> Now {
         let mono = self.stretched(at.0.saturating_sub(self.booted.0));
         let wall =
             i64::try_from(self.stretched(at.0) / 1000).unwrap_or(i64::MAX).saturating_add(self.skew_ms);
@@ -62,7 +62,7 @@ impl LocalClock {
     }
 
     /// The first true moment at which the monotonic clock shows at least `mono`.
-    pub(crate) fn when(&self, mono: Mono) -> Moment {
+    pub fn when(&self, mono: Mono) -> Moment {
         let rate = MILLION + i128::from(self.drift_ppm);
         let true_micros = (i128::from(mono.as_micros()) * MILLION + rate - 1) / rate;
         self.booted + Duration::from_micros(u64::try_from(true_micros).unwrap_or(u64::MAX))

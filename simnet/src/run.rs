@@ -59,6 +59,9 @@ pub enum RunError {
     /// More nodes than keys.
     #[error("the scenario may have {0} nodes, and a run has at most {NODES_MAX}")]
     TooManyNodes(usize),
+    /// A fault that the second tier cannot have.
+    #[error("faults of kind `{0}` are for the pure machines: run this scenario with `simnet`")]
+    MachinesOnly(&'static str),
 }
 
 /// Runs a scenario with a seed. `progress` is told from time to time how much has been simulated.

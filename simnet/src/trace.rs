@@ -4,14 +4,14 @@ use crate::moment::Moment;
 
 /// Hashes what happens.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Trace {
+pub struct Trace {
     hasher: blake3::Hasher,
     events: u64,
 }
 
 impl Trace {
     /// One event: when, what kind, whom it concerns and what it carries.
-    pub(crate) fn event(&mut self, at: Moment, kind: u8, node: usize, payload: &[u8]) {
+    pub fn event(&mut self, at: Moment, kind: u8, node: usize, payload: &[u8]) {
         self.events += 1;
         self.hasher.update(&at.0.to_le_bytes());
         self.hasher.update(&[kind]);
@@ -21,12 +21,12 @@ impl Trace {
     }
 
     /// How many events there were.
-    pub(crate) const fn events(&self) -> u64 {
+    pub const fn events(&self) -> u64 {
         self.events
     }
 
     /// The hash so far, in hexadecimal.
-    pub(crate) fn hash(&self) -> String {
+    pub fn hash(&self) -> String {
         self.hasher.finalize().to_hex()[..32].to_owned()
     }
 }

@@ -35,9 +35,10 @@ use crate::judge::{Invariant, Judge};
 use crate::moment::Moment;
 use crate::network::Network;
 use crate::scenario::Scenario;
+use crate::stage::{Drawn, draw};
 use crate::trace::Trace;
 
-pub(crate) use faults::Step;
+pub(crate) use faults::{Change, Step, plan};
 pub(crate) use node::{Node, Opening};
 pub(crate) use wires::{Lane, Side, Wire};
 
@@ -143,12 +144,9 @@ pub(crate) struct World {
 impl World {
     /// The world of one scenario and one seed, at its beginning.
     pub(crate) fn new(scenario: Arc<Scenario>, seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
-        let federation = Federation::new(&scenario, &mut rng);
-        let network = Network::new(&federation, rng.next_u64());
+        let Drawn { federation, network, calls_seed, steps: faults, starts, rng } = draw(&scenario, seed);
         let nodes = (0..federation.len()).map(|at| Node::new(&federation.members[at])).collect();
-        let calls = Calls::new(&scenario, federation.len(), rng.next_u64());
-        let faults = faults::plan(&scenario, &federation, &mut Rng::new(rng.next_u64()));
+        let calls = Calls::new(&scenario, federation.len(), calls_seed);
         let judge = Judge::new(federation.len());
         let mut world = Self {
             scenario,
@@ -169,15 +167,13 @@ impl World {
             rng,
             chronicle: None,
         };
-        world.schedule_beginning();
+        world.schedule_beginning(starts);
         world
     }
 
-    fn schedule_beginning(&mut self) {
-        let within = usize::try_from(self.scenario.phases.start_within.as_micros()).unwrap_or(usize::MAX - 1);
-        for node in 0..self.nodes.len() {
-            let at = self.rng.below(within + 1) as u64;
-            self.at(Moment(at), Event::Start(node));
+    fn schedule_beginning(&mut self, starts: Vec<Moment>) {
+        for (node, at) in starts.into_iter().enumerate() {
+            self.at(at, Event::Start(node));
         }
         for step in 0..self.faults.len() {
             self.at(self.faults[step].at, Event::Fault(step));

@@ -4,7 +4,8 @@ use std::process::Command;
 
 /// The commit that was built, when the build said so (`COMITY_COMMIT`); else that of the source tree in the current
 /// directory, with a `+` when it has changes; else `unknown`.
-pub(super) fn current() -> String {
+#[must_use]
+pub fn current() -> String {
     option_env!("COMITY_COMMIT").map(str::to_owned).or_else(from_git).unwrap_or_else(|| "unknown".to_owned())
 }
 

@@ -51,7 +51,7 @@ struct Planner<'a> {
 }
 
 /// Every step of a run, in order.
-pub(super) fn plan(scenario: &Scenario, federation: &Federation, rng: &mut Rng) -> Vec<Step> {
+pub(crate) fn plan(scenario: &Scenario, federation: &Federation, rng: &mut Rng) -> Vec<Step> {
     let end = Moment::after(scenario.phases.faults_for);
     let mut planner = Planner { federation, rng, end, next_fault: 0, steps: Vec::new() };
     for fault in &scenario.faults {
