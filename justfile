@@ -33,6 +33,10 @@ demo *ARGS:
 soak SEEDS="100" MINUTES="3":
     cargo run --locked --bin simnet -- soak --seeds {{ SEEDS }} --minutes {{ MINUTES }}
 
+# Real nodes over libp2p in virtual time, in two processes that must come to the same.
+swarm SCENARIO="scenarios/fifty.toml" SEED="1":
+    cd simnet/swarm && cargo run --locked -- run {{ SCENARIO }} --seed {{ SEED }} --twice
+
 # The benchmarks of the pure parts.
 bench *ARGS:
     cargo bench --workspace --locked {{ ARGS }}

@@ -20,9 +20,15 @@ fn packages<'a>(lock: &'a str, name: &str) -> Vec<&'a str> {
 fn no_stand_in_reaches_the_lock_file_that_is_shipped() {
     let (shipped, ours) = (read("Cargo.lock"), read("simnet/swarm/Cargo.lock"));
     for name in ["futures-timer", "web-time"] {
-        assert!(!packages(&shipped, name).is_empty(), "{name} is no dependency any more: nothing is left to stand in for");
+        assert!(
+            !packages(&shipped, name).is_empty(),
+            "{name} is no dependency any more: nothing is left to stand in for"
+        );
         for entry in packages(&shipped, name) {
-            assert!(entry.contains("source = \"registry+") && entry.contains("checksum = "), "{name}: {entry}");
+            assert!(
+                entry.contains("source = \"registry+") && entry.contains("checksum = "),
+                "{name}: {entry}"
+            );
         }
         for entry in packages(&ours, name) {
             assert!(!entry.contains("source = "), "{name} is not the stand-in here: {entry}");
@@ -42,7 +48,16 @@ fn both_lock_files_have_one_libp2p() {
         line.unwrap_or_default()
     };
     let (shipped, ours) = (read("Cargo.lock"), read("simnet/swarm/Cargo.lock"));
-    for name in ["libp2p", "libp2p-core", "libp2p-swarm", "libp2p-gossipsub", "libp2p-noise", "libp2p-yamux", "yamux", "tokio"] {
+    for name in [
+        "libp2p",
+        "libp2p-core",
+        "libp2p-swarm",
+        "libp2p-gossipsub",
+        "libp2p-noise",
+        "libp2p-yamux",
+        "yamux",
+        "tokio",
+    ] {
         let versions = |lock| packages(lock, name).into_iter().map(version).collect::<Vec<_>>();
         assert_eq!(versions(&shipped), versions(&ours), "{name}");
     }
