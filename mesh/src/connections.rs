@@ -12,7 +12,7 @@ use comity_protocol::time::Mono;
 use comity_protocol::trust::{Role, RoleSet};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::streams::{Ending, MeshStream, StreamKind};
+use super::streams::{Ending, IdleStreams, MeshStream, StreamKind};
 use crate::clock::Clock;
 
 /// Streams that tasks have asked a connection to open and that it has not yet begun; whoever asks for more waits.
@@ -34,6 +34,8 @@ pub struct Connection {
     requests: mpsc::Sender<OpenRequest>,
     /// How its streams hear that it is over.
     pub(super) ending: Ending,
+    /// Call streams that wait for their next call.
+    pub(super) idle_streams: IdleStreams,
 }
 
 impl Connection {
@@ -54,6 +56,7 @@ impl Connection {
             idle: Notify::new(),
             requests,
             ending: Ending::default(),
+            idle_streams: IdleStreams::default(),
         };
         (Arc::new(connection), receiver)
     }
@@ -99,6 +102,32 @@ impl Connection {
         }
     }
 
+    /// A stream for a call: one that has carried calls before, or a new one. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_call(self: &Arc<Self>) -> Result<MeshStream, OpenStreamError> {
+        match self.idle_streams.take(self.clock.mono()) {
+            Some(stream) => Ok(MeshStream::again(stream, self.clone())),
+            None => self.open(StreamKind::Call).await,
+        }
+    }
+
+    /// Ends the idle streams that have not been used for too long.
+    pub(super) fn shed_idle_streams(&self) {
+        self.idle_streams.shed(self.clock.mono());
+    }
+
+    /// Keeps a stream on which both sides have said everything.
+    pub(super) fn keep_idle(&self, stream: libp2p::Stream) {
+        self.idle_streams.put(stream, self.clock.mono());
+    }
+
+    /// Counts a call or a pull as running over this connection for as long as what it returns lives.
+    pub fn work(self: &Arc<Self>) -> Busy {
+        Busy::new(self.clone())
+    }
+
     /// Opens a stream. The peer's consent to the protocol arrives with its first bytes: a refusal shows as a failed
     /// read. Cancel-safe: a stream opened for nobody is dropped.
     ///
@@ -113,10 +142,10 @@ impl Connection {
 
 /// Counts a call or a pull as running over its connection for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Connection>);
+pub struct Busy(Arc<Connection>);
 
 impl Busy {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
+    fn new(connection: Arc<Connection>) -> Self {
         connection.busy.fetch_add(1, Ordering::AcqRel);
         Self(connection)
     }
@@ -172,6 +201,7 @@ impl Admitted {
     }
 
     pub(super) fn remove(&self, connection: &Connection) {
+        connection.idle_streams.close();
         let mut peers = self.lock();
         if let Some(connections) = peers.get_mut(&connection.peer) {
             connections.retain(|known| known.id != connection.id);

@@ -271,6 +271,7 @@ impl Driver {
 
     /// Makes a new snapshot. Whoever hears of a change finds it there.
     fn refresh(&mut self) {
+        self.shared.admitted.all().iter().for_each(|connection| connection.shed_idle_streams());
         let before = self.shared.snapshot.load_full();
         let listening = self.addresses.listening_at();
         let changed = self.stale == Stale::Directory;

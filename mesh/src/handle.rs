@@ -190,8 +190,8 @@ impl MeshHandle {
         self.shared.admitted.best(node).map(|connection| connection.silence())
     }
 
-    /// Opens a call's stream to `node`, over a connection that stands or over a new one to `addresses` (those of its advert
-    /// when empty). Bytes flow at once; that the peer does not take the call shows as an error of the first read.
+    /// A stream for one call to `node`, over a connection that stands or over a new one to `addresses` (those of its advert
+    /// when empty). One that has carried calls is used again ([`MeshStream::keep_for_another`]). Bytes flow at once; that the peer does not take the call shows as an error of the first read.
     /// Cancel-safe: a stream that nobody waits for is dropped.
     ///
     /// # Errors
@@ -218,13 +218,13 @@ impl MeshHandle {
         kind: StreamKind,
     ) -> Result<MeshStream, OpenError> {
         if let Some(connection) = self.shared.admitted.best(node) {
-            match connection.open(kind).await {
+            match open_on(&connection, kind).await {
                 Err(OpenStreamError::Closed) => {}
                 opened => return opened.map_err(|error| OpenError::from_stream(node, error)),
             }
         }
         let connection = self.connect(node, addresses).await?;
-        connection.open(kind).await.map_err(|error| OpenError::from_stream(node, error))
+        open_on(&connection, kind).await.map_err(|error| OpenError::from_stream(node, error))
     }
 
     async fn connect(&self, node: NodeId, addresses: &[String]) -> Result<Arc<Connection>, OpenError> {
@@ -282,5 +282,12 @@ impl MeshHandle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| OpenError::ShuttingDown)?;
         answer.await.map_err(|_| OpenError::ShuttingDown)
+    }
+}
+
+async fn open_on(connection: &Arc<Connection>, kind: StreamKind) -> Result<MeshStream, OpenStreamError> {
+    match kind {
+        StreamKind::Call => connection.open_call().await,
+        _ => connection.open(kind).await,
     }
 }

@@ -11,6 +11,7 @@
 
 mod ending;
 mod handler;
+mod idle;
 mod stream;
 
 use std::collections::{HashMap, VecDeque};
@@ -36,6 +37,8 @@ use crate::clock::Clock;
 
 pub(super) use ending::Ending;
 pub use handler::{StageChange, StreamsHandler};
+pub use idle::IDLE_STREAMS_MAX;
+pub(super) use idle::IdleStreams;
 pub use stream::MeshStream;
 
 /// The name of the call protocol.
@@ -49,7 +52,7 @@ pub const ENROL_PROTOCOL: &str = "/comity/enrol/1";
 pub enum StreamKind {
     /// Admission, liveness, anti-entropy: one on each connection.
     Link,
-    /// One call.
+    /// Calls, one after another.
     Call,
     /// A pull of blobs.
     Blob,
@@ -80,7 +83,7 @@ impl AsRef<str> for StreamKind {
     }
 }
 
-/// A call that an admitted peer has begun.
+/// A stream for calls that an admitted peer has opened.
 #[derive(Debug)]
 pub struct IncomingCall {
     /// The calling node.
@@ -89,7 +92,7 @@ pub struct IncomingCall {
     pub org: OrgName,
     /// Whether its org lets it make calls.
     pub is_client: bool,
-    /// The call's stream.
+    /// The stream: it carries one call after another.
     pub stream: MeshStream,
 }
 

@@ -57,6 +57,9 @@ use trying::Trying;
 /// Calls of peers beyond the bound that may wait to be told so; further ones are cut off.
 const REFUSING_MAX: usize = 64;
 
+/// Streams of peers that may be open, calls running on them or not; further ones are cut off.
+const STREAMS_MAX: usize = 8192;
+
 /// What calls are made of.
 pub struct Parts {
     /// The time.
@@ -91,10 +94,13 @@ pub struct Calls {
     incoming: Arc<Semaphore>,
     /// Calls of peers that are being refused for want of room.
     refusing: Arc<Semaphore>,
-    /// Their tasks. Each ends soon by itself, so nobody waits for them when this node stops.
-    refusals: TaskTracker,
     /// What arguments and results are held against.
     validators: Validators,
+    /// Streams of peers.
+    streams: Arc<Semaphore>,
+    /// Their tasks. Each ends with its connection, so nobody waits for them when this node stops: what is waited for are
+    /// the calls, which `tasks` counts.
+    serving: TaskTracker,
 }
 
 impl Calls {
@@ -109,8 +115,9 @@ impl Calls {
             outgoing: Arc::new(Semaphore::new(max)),
             incoming: Arc::new(Semaphore::new(max)),
             refusing: Arc::new(Semaphore::new(REFUSING_MAX)),
-            refusals: TaskTracker::new(),
             validators: Validators::default(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            serving: TaskTracker::new(),
             parts,
         })
     }
@@ -141,6 +148,11 @@ impl Calls {
     /// How many calls are in flight, made and served.
     pub fn in_flight(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Streams of peers that are open, calls running on them or not.
+    pub fn peer_streams(&self) -> usize {
+        self.serving.len()
     }
 
     /// Who would run a call of `tool` under `demand`, and who would not: what `comity route` shows.

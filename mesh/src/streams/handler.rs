@@ -119,6 +119,7 @@ impl StreamsHandler {
 impl Drop for StreamsHandler {
     fn drop(&mut self) {
         self.connection.ending.end();
+        self.connection.idle_streams.close();
     }
 }
 

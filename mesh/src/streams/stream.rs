@@ -37,20 +37,44 @@ pub struct MeshStream {
 }
 
 impl MeshStream {
+    /// Of calls that come in one after another on the stream, each counts as work by itself: see [`Connection::work`].
     pub(super) fn inbound(stream: libp2p::Stream, connection: Arc<Connection>, kind: StreamKind) -> Self {
         connection.note_heard();
-        Self::new(stream, connection, kind, true)
+        let busy = (kind.is_work() && kind != StreamKind::Call).then(|| connection.work());
+        Self::new(stream, connection, kind, true, busy)
     }
 
     pub(super) fn outbound(stream: libp2p::Stream, connection: Arc<Connection>, kind: StreamKind) -> Self {
-        Self::new(stream, connection, kind, false)
+        let busy = kind.is_work().then(|| connection.work());
+        Self::new(stream, connection, kind, false, busy)
     }
 
-    fn new(stream: libp2p::Stream, connection: Arc<Connection>, kind: StreamKind, confirmed: bool) -> Self {
-        let busy = kind.is_work().then(|| Busy::new(connection.clone()));
+    /// A stream that has carried calls before.
+    pub(crate) fn again(stream: libp2p::Stream, connection: Arc<Connection>) -> Self {
+        let busy = Some(connection.work());
+        Self::new(stream, connection, StreamKind::Call, true, busy)
+    }
+
+    fn new(
+        stream: libp2p::Stream,
+        connection: Arc<Connection>,
+        kind: StreamKind,
+        confirmed: bool,
+        busy: Option<Busy>,
+    ) -> Self {
         let halves = Arc::<BothHalves>::default();
         let number = connection.ending.enter(halves.clone());
         Self { inner: Some(stream), halves, confirmed, connection, number, kind, _busy: busy }
+    }
+
+    /// Keeps the stream, which this node has opened, for its next call to the same peer. To be used only when the call has
+    /// ended in such a way that neither side has anything more of it on its way.
+    pub fn keep_for_another(mut self) {
+        if self.confirmed
+            && let Some(inner) = self.inner.take()
+        {
+            self.connection.keep_idle(inner);
+        }
     }
 
     /// The connection that carries the stream.

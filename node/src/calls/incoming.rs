@@ -3,17 +3,20 @@
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
-use comity_protocol::call::executor::Effect;
-use comity_protocol::call::{CallerPeer, Desk, Executor, LocalOffer, SeenCalls, Visibility};
+use comity_protocol::call::executor::{Effect, HEADER_WAIT};
+use comity_protocol::call::{
+    CallerPeer, Desk, Executor, Frame, LocalOffer, STREAM_IDLE_MAX, SeenCalls, Visibility,
+};
 use comity_protocol::ids::CapabilityId;
 use comity_protocol::json;
 use comity_protocol::jsonrpc::{Limits, Message, codes};
 use comity_protocol::time::Now;
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::answer::{raw, to_execution_failure};
@@ -28,27 +31,37 @@ use crate::metrics::Hop;
 use crate::upstream::{CallOptions, VerifiedCaller};
 use crate::world::gather::{Me, own_site};
 
+/// How long the last bytes of a call may take, and the caller to leave, where its deadline is nearer.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// How long an accepted call whose body is here already may keep its `Accept` back, to send it with what comes next. Most
+/// answers come sooner, and a packet and a waking at the caller are saved.
+const ACCEPT_HOLD: Duration = Duration::from_millis(5);
+
 impl Calls {
-    /// Serves a call that a peer has opened, in a task of its own. Beyond the bound the peer is told at once, and beyond
-    /// `REFUSING_MAX` of those its stream is reset, which it takes the same way: it tries elsewhere.
+    /// Serves a stream that a peer has opened, in a task of its own: one call after another, until either side lets the
+    /// stream go. Streams beyond `STREAMS_MAX` are reset.
     pub fn serve(self: &Arc<Self>, incoming: IncomingCall) {
-        let calls = self.clone();
-        let permit = self.incoming.clone().try_acquire_owned().ok();
-        let has_room = permit.is_some();
-        let refusing = (!has_room).then(|| self.refusing.clone().try_acquire_owned());
-        if matches!(refusing, Some(Err(_))) {
-            return debug!(peer = %incoming.peer, "cut off a peer's call: too many are being refused already");
-        }
-        let span = info_span!("serve", peer = %incoming.peer, org = %incoming.org, call_id = tracing::field::Empty,
-            capability = tracing::field::Empty, principal = tracing::field::Empty, trace_id = tracing::field::Empty);
-        let counted = InFlight::begin(&self.parts.metrics);
-        let serving = async move {
-            let (_counted, _refusing) = (counted, refusing);
-            serve(&calls, incoming, permit).await;
+        let Ok(room) = self.streams.clone().try_acquire_owned() else {
+            return debug!(peer = %incoming.peer, "cut off a peer's stream: too many are open already");
         };
-        // What is only refused ends soon by itself, and is nothing to wait for when this node stops.
-        let tasks = if has_room { &self.tasks } else { &self.refusals };
-        tasks.spawn(serving.instrument(span));
+        let calls = self.clone();
+        self.serving.spawn(async move {
+            let _room = room;
+            serve(&calls, incoming).await;
+        });
+    }
+
+    /// Takes up a call of a peer. Beyond the bound the peer is told at once, and beyond `REFUSING_MAX` of those its stream
+    /// is reset, which it takes the same way: it tries elsewhere.
+    fn take_turn(&self) -> Option<Turn> {
+        let counted = InFlight::begin(&self.parts.metrics);
+        if let Ok(permit) = self.incoming.clone().try_acquire_owned() {
+            let tracked = Some(self.tasks.token());
+            return Some(Turn { has_room: true, _permit: permit, _tracked: tracked, _counted: counted });
+        }
+        let permit = self.refusing.clone().try_acquire_owned().ok()?;
+        Some(Turn { has_room: false, _permit: permit, _tracked: None, _counted: counted })
     }
 
     /// What this node offers under `capability` to others now.
@@ -70,26 +83,62 @@ impl Calls {
     }
 }
 
-async fn serve(calls: &Calls, incoming: IncomingCall, permit: Option<OwnedSemaphorePermit>) {
-    let (reader, writer) = split(incoming.stream);
+/// One call of a peer, counted until it ends.
+struct Turn {
+    /// Whether it is to run, and not only to be refused.
+    has_room: bool,
+    _permit: OwnedSemaphorePermit,
+    /// What this node waits for when it stops. What is only refused ends soon by itself.
+    _tracked: Option<TaskTrackerToken>,
+    _counted: InFlight,
+}
+
+/// A stream between two calls.
+struct Line {
+    reader: FrameReader,
+    writer: FrameWriter,
+}
+
+async fn serve(calls: &Calls, incoming: IncomingCall) {
+    let connection = incoming.stream.connection().clone();
     let peer = CallerPeer { node: incoming.peer, org: incoming.org, is_client: incoming.is_client };
+    let (reader, writer) = split(incoming.stream);
+    let (mut line, mut patience) = (Line { reader, writer }, HEADER_WAIT);
+    while let Ok(Ok(())) = timeout(patience, line.reader.readable()).await {
+        let _work = connection.work();
+        let Some(turn) = calls.take_turn() else {
+            return debug!(peer = %peer.node, "cut off a peer's call: too many are being refused already");
+        };
+        let span = info_span!("serve", peer = %peer.node, org = %peer.org, call_id = tracing::field::Empty,
+            capability = tracing::field::Empty, principal = tracing::field::Empty, trace_id = tracing::field::Empty);
+        match serve_one(calls, peer.clone(), line, turn).instrument(span).await {
+            Some(idle) => line = idle,
+            None => return,
+        }
+        patience = STREAM_IDLE_MAX;
+    }
+}
+
+/// Serves one call; the stream, if it may carry another.
+async fn serve_one(calls: &Calls, peer: CallerPeer, mut line: Line, turn: Turn) -> Option<Line> {
+    line.reader.header_first();
     let now = calls.parts.clock.now();
-    let machine = Executor::new(calls.parts.mesh_name.clone(), calls.parts.key.clone(), peer.clone(), now);
     let driver = Driver {
         calls,
         me: calls.me(),
+        machine: Executor::new(calls.parts.mesh_name.clone(), calls.parts.key.clone(), peer.clone(), now),
         peer,
-        machine,
-        reader: Some(reader.header_first()),
-        writer: Some(writer),
+        reader: Some(line.reader),
+        writer: Some(line.writer),
         exchange: None,
         rounds: None,
         unsaid: None,
-        timer: Box::pin(sleep_until(Instant::now().into())),
-        has_room: permit.is_some(),
+        timer: Box::pin(sleep_until(Instant::now())),
+        accept_by: None,
+        has_room: turn.has_room,
         began: now,
     };
-    driver.drive().await;
+    driver.drive().await
 }
 
 struct Driver<'a> {
@@ -105,12 +154,14 @@ struct Driver<'a> {
     /// What the caller says and the server has no room for. While there is some nothing more is read of the caller.
     unsaid: Option<Message>,
     timer: Pin<Box<Sleep>>,
+    /// Set while nothing but `Accept` waits to be written: when it is to go at the latest.
+    accept_by: Option<Instant>,
     has_room: bool,
     began: Now,
 }
 
 enum Happened {
-    Frame(Result<comity_protocol::call::Frame, StreamError>),
+    Frame(Result<Frame, StreamError>),
     Written(std::io::Result<()>),
     Upstream(Incoming),
     /// The server has taken what waited for it, or never will.
@@ -119,38 +170,71 @@ enum Happened {
 }
 
 impl Driver<'_> {
-    async fn drive(mut self) {
+    async fn drive(mut self) -> Option<Line> {
         loop {
-            if self.carry_out() {
-                return self.end().await;
+            if let Some(again) = self.carry_out() {
+                return match again {
+                    true => self.rest().await,
+                    false => {
+                        self.end().await;
+                        None
+                    }
+                };
             }
-            let happened = self.wait().await;
+            let happened = match self.arrived() {
+                Some(frame) => Happened::Frame(frame),
+                None => self.wait().await,
+            };
             self.tell(happened);
         }
     }
 
-    /// Writes what waits, the answer and its receipt among it, and ends the stream.
-    async fn end(mut self) {
-        const FAREWELL: std::time::Duration = std::time::Duration::from_secs(10);
-        self.exchange = None;
-        let Some(writer) = self.writer.take() else { return };
-        // A large answer over a slow line takes its time: the caller reads on for as long as it waits at all.
-        let patience = self.machine.deadline().since(self.calls.parts.clock.mono()).max(FAREWELL);
-        match tokio::time::timeout(patience, writer.finish()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return debug!(%error, "the caller left before the end"),
-            Err(_) => return debug!("the caller does not take its answer"),
-        }
-        // The caller reads to the end before it lets go; leaving first would cut the receipt off.
-        if let Some(mut reader) = self.reader.take() {
-            let left = async { while reader.next().await.is_ok() {} };
-            let _ = tokio::time::timeout(FAREWELL, left).await;
+    /// What has come already is taken in before anything is written, so that what it brings about is written with it.
+    fn arrived(&mut self) -> Option<Result<Frame, StreamError>> {
+        match (&mut self.reader, &self.unsaid) {
+            (Some(reader), None) => reader.arrived().transpose(),
+            _ => None,
         }
     }
 
+    /// Writes what waits, the answer and its receipt among it, and keeps the stream for the next call.
+    async fn rest(mut self) -> Option<Line> {
+        self.exchange = None;
+        let (mut reader, mut writer) = (self.reader.take()?, self.writer.take()?);
+        if !in_time(self.patience(), writer.drive()).await {
+            return None;
+        }
+        reader.rest();
+        Some(Line { reader, writer })
+    }
+
+    /// Writes what waits and ends the stream.
+    async fn end(mut self) {
+        self.exchange = None;
+        let Some(writer) = self.writer.take() else { return };
+        if !in_time(self.patience(), writer.finish()).await {
+            return;
+        }
+        // The caller reads to the end before it lets go; leaving first would cut the answer off.
+        if let Some(mut reader) = self.reader.take() {
+            let left = async { while reader.next().await.is_ok() {} };
+            let _ = timeout(FAREWELL, left).await;
+        }
+    }
+
+    /// A large answer over a slow line takes its time: the caller reads on for as long as it waits at all.
+    fn patience(&self) -> Duration {
+        self.machine.deadline().since(self.calls.parts.clock.mono()).max(FAREWELL)
+    }
+
     async fn wait(&mut self) -> Happened {
+        if self.exchange.is_none() {
+            // The caller waits for the word before it sends the body.
+            self.accept_by = None;
+        }
         self.set_timer();
-        let writing = self.writer.as_ref().is_some_and(|writer| !writer.is_idle());
+        let held = self.accept_by.is_some();
+        let writing = !held && self.writer.as_ref().is_some_and(|writer| !writer.is_idle());
         let has_room = self.writer.as_ref().is_none_or(FrameWriter::has_room);
         let (running, full) = (self.exchange.is_some(), self.unsaid.is_some());
         let server = self.exchange.as_ref().filter(|_| full).map(|exchange| exchange.outgoing.clone());
@@ -167,6 +251,7 @@ impl Driver<'_> {
     fn set_timer(&mut self) {
         let Some(at) = self.machine.poll_timeout() else { return };
         let at = self.calls.parts.clock.instant(at);
+        let at = self.accept_by.map_or(at, |accept_by| at.min(accept_by));
         if self.timer.deadline() != at {
             self.timer.as_mut().reset(at);
         }
@@ -197,11 +282,14 @@ impl Driver<'_> {
                 }
             }
             Happened::Said => {}
-            Happened::Timeout => self.machine.handle_timeout(now),
+            Happened::Timeout => {
+                self.accept_by.take_if(|accept_by| *accept_by <= Instant::now());
+                self.machine.handle_timeout(now);
+            }
         }
     }
 
-    fn handle_frame(&mut self, frame: comity_protocol::call::Frame, now: Now) {
+    fn handle_frame(&mut self, frame: Frame, now: Now) {
         let calls = self.calls;
         if self.machine.header().is_some() {
             // The desk is for the header: no other call waits while this one's body is digested.
@@ -213,7 +301,7 @@ impl Driver<'_> {
         self.name_span();
     }
 
-    fn at_desk(&mut self, frame: comity_protocol::call::Frame, seen: &mut SeenCalls, now: Now) {
+    fn at_desk(&mut self, frame: Frame, seen: &mut SeenCalls, now: Now) {
         let calls = self.calls;
         let site = own_site(&self.me, comity_protocol::constraints::DataClass::Restricted);
         let offer = |capability: &CapabilityId| calls.local_offer(capability);
@@ -263,22 +351,23 @@ impl Driver<'_> {
         }
     }
 
-    /// Carries out what the machine wants; whether the stream is to be ended.
-    fn carry_out(&mut self) -> bool {
+    /// Carries out what the machine wants. At the end of the call, whether the stream may carry another.
+    fn carry_out(&mut self) -> Option<bool> {
         while let Some(effect) = self.machine.poll_effect() {
             match effect {
                 Effect::Send(frame) => self.send(&frame),
                 Effect::StartUpstream { body } => self.start(body),
                 Effect::ToUpstream(bytes) => self.say(&bytes),
                 Effect::CancelUpstream { reason } => self.cancel(reason),
-                Effect::Close => return true,
+                Effect::Close { again } => return Some(again),
             }
         }
-        false
+        None
     }
 
-    fn send(&mut self, frame: &comity_protocol::call::Frame) {
-        if let comity_protocol::call::Frame::Refuse(refusal) = frame {
+    fn send(&mut self, frame: &Frame) {
+        self.accept_by = matches!(frame, Frame::Accept).then(|| Instant::now() + ACCEPT_HOLD);
+        if let Frame::Refuse(refusal) = frame {
             info!(peer = %self.peer.node, org = %self.peer.org, code = %refusal.code, detail = %refusal.detail, "refused a peer's call");
         }
         if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.queue(frame)) {
@@ -352,6 +441,21 @@ impl Driver<'_> {
     }
 }
 
+/// Whether the caller has taken the last bytes within `patience`.
+async fn in_time(patience: Duration, writing: impl Future<Output = std::io::Result<()>>) -> bool {
+    match timeout(patience, writing).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            debug!(%error, "the caller left before the end");
+            false
+        }
+        Err(_) => {
+            debug!("the caller does not take its answer");
+            false
+        }
+    }
+}
+
 fn bytes_of(raw: Box<RawValue>) -> Vec<u8> {
     Box::<str>::from(raw).into_string().into_bytes()
 }
@@ -377,7 +481,7 @@ async fn drive(writer: &mut Option<FrameWriter>) -> std::io::Result<()> {
     }
 }
 
-async fn next_frame(reader: &mut Option<FrameReader>) -> Result<comity_protocol::call::Frame, StreamError> {
+async fn next_frame(reader: &mut Option<FrameReader>) -> Result<Frame, StreamError> {
     match reader {
         Some(reader) => reader.next().await,
         None => std::future::pending().await,

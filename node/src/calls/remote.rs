@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::Calls;
 use super::outgoing::{Call, addresses, deliver, to_frame_bytes};
-use super::stream::{FrameReader, FrameWriter, StreamError, split};
+use super::stream::{FrameReader, FrameWriter, StreamError, join, split};
 use super::trying::Trying;
 use crate::exchange::{ExchangePeer, Failure, Outgoing};
 use crate::mesh::{MeshStream, OpenError};
@@ -230,7 +230,7 @@ impl Driver<'_> {
                         self.writer_of(attempt).map(|writer| writer.queue_payload(FrameKind::Body, body));
                     self.note_queued(attempt, queued);
                 }
-                Effect::Close { attempt, health } => self.close(attempt, health).await,
+                Effect::Close { attempt, health, again } => self.close(attempt, health, again).await,
                 Effect::Deliver(bytes) => self.deliver(&bytes),
                 Effect::Finish(outcome) => return Some(*outcome),
             }
@@ -268,13 +268,17 @@ impl Driver<'_> {
         self.opening = Some((attempt, node, opening));
     }
 
-    async fn close(&mut self, attempt: AttemptId, health: comity_protocol::route::Health) {
+    async fn close(&mut self, attempt: AttemptId, health: comity_protocol::route::Health, again: bool) {
         self.opening.take_if(|(opening, ..)| *opening == attempt);
-        if let Some(open) = self.stream.take_if(|open| open.attempt == attempt)
-            && !open.writer.is_idle()
-        {
-            // A cancellation may wait: give it a moment. A stream that is dropped tells the executor the same.
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(100), open.writer.finish()).await;
+        if let Some(Open { reader, writer, .. }) = self.stream.take_if(|open| open.attempt == attempt) {
+            if again {
+                if let Some(stream) = join(reader, writer) {
+                    stream.keep_for_another();
+                }
+            } else if !writer.is_idle() {
+                // A cancellation may wait: give it a moment. A stream that is dropped tells the executor the same.
+                let _ = tokio::time::timeout(std::time::Duration::from_millis(100), writer.finish()).await;
+            }
         }
         if let Some(trying) = self.trying.take() {
             trying.end(health);

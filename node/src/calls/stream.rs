@@ -1,4 +1,5 @@
-//! A call's stream as both machines use it: frames in, frames out, neither waiting for the other.
+//! A call's stream as both machines use it: frames in, frames out, neither waiting for the other. Both halves outlive a
+//! call: the stream may carry the next one.
 
 use std::io;
 
@@ -8,8 +9,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 
 use crate::mesh::MeshStream;
 
-/// Bytes read at once.
-const READ_BYTES: usize = 16 * 1024;
+/// Bytes read at once. Most calls and answers fit; it is also what an idle stream holds.
+const READ_BYTES: usize = 2 * 1024;
+
+/// Bytes read at once while more comes than [`READ_BYTES`].
+const READ_MORE_BYTES: usize = 16 * 1024;
 
 /// Bytes that may wait to be written before nothing more is taken in for the peer: one largest body and some.
 pub(super) const UNSENT_BYTES_MAX: usize = frame::PAYLOAD_BYTES_MAX + 256 * 1024;
@@ -49,27 +53,65 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { half, decoder: FrameDecoder::new(), buffer: Vec::new(), at: 0, header_first: false }
     }
 
-    /// Takes nothing but a header as the first frame.
-    pub(super) fn header_first(self) -> Self {
-        Self { header_first: true, ..self }
+    /// Takes nothing but a header as the next frame.
+    pub(super) fn header_first(&mut self) {
+        self.header_first = true;
     }
 
     /// The next frame. Cancel-safe: bytes that have arrived are kept.
     pub(super) async fn next(&mut self) -> Result<Frame, StreamError> {
         loop {
-            let mut rest = &self.buffer[self.at..];
-            let frame = self.decoder.push(&mut rest)?;
-            self.at = self.buffer.len() - rest.len();
-            self.check_first(frame.as_ref())?;
-            if let Some(frame) = frame {
+            if let Some(frame) = self.arrived()? {
                 return Ok(frame);
             }
+            self.read_more().await?;
+        }
+    }
+
+    /// The next frame, if it has been read already.
+    pub(super) fn arrived(&mut self) -> Result<Option<Frame>, StreamError> {
+        if self.is_drained() {
+            return Ok(None);
+        }
+        let mut rest = &self.buffer[self.at..];
+        let frame = self.decoder.push(&mut rest)?;
+        self.at = self.buffer.len() - rest.len();
+        self.check_first(frame.as_ref())?;
+        Ok(frame)
+    }
+
+    /// Waits until there are bytes of a next frame. Cancel-safe.
+    pub(super) async fn readable(&mut self) -> Result<(), StreamError> {
+        if self.is_drained() { self.read_more().await } else { Ok(()) }
+    }
+
+    /// Whether nothing has been read of a next frame.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.is_drained() && self.decoder.is_between_frames()
+    }
+
+    fn is_drained(&self) -> bool {
+        self.at == self.buffer.len()
+    }
+
+    /// Reads into the drained buffer.
+    async fn read_more(&mut self) -> Result<(), StreamError> {
+        let full = self.buffer.len() >= READ_BYTES;
+        self.buffer.clear();
+        self.at = 0;
+        self.buffer.reserve(if full { READ_MORE_BYTES } else { READ_BYTES });
+        match self.half.read_buf(&mut self.buffer).await? {
+            0 => Err(StreamError::Ended),
+            _ => Ok(()),
+        }
+    }
+
+    /// To be told when a call has ended and the next has not begun: lets go what its large frames took.
+    pub(super) fn rest(&mut self) {
+        if self.is_drained() {
             self.buffer.clear();
             self.at = 0;
-            self.buffer.reserve(READ_BYTES);
-            if self.half.read_buf(&mut self.buffer).await? == 0 {
-                return Err(StreamError::Ended);
-            }
+            self.buffer.shrink_to(READ_BYTES);
         }
     }
 
@@ -137,7 +179,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.unsent.clear();
         (self.sent, self.flushed) = (0, true);
         // A large body should not stay allocated for the rest of a long call.
-        self.unsent.shrink_to(READ_BYTES);
+        self.unsent.shrink_to(READ_MORE_BYTES);
         Ok(())
     }
 
@@ -160,6 +202,12 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 pub(super) fn split(stream: MeshStream) -> (FrameReader, FrameWriter) {
     let (read, write) = tokio::io::split(stream);
     (FrameReader::new(read), FrameWriter::new(write))
+}
+
+/// The stream whose halves these are, if nothing waits in either.
+pub(super) fn join(reader: FrameReader, writer: FrameWriter) -> Option<MeshStream> {
+    let idle = reader.is_between_frames() && writer.is_idle();
+    idle.then(|| reader.half.unsplit(writer.half))
 }
 
 #[cfg(test)]
@@ -210,10 +258,13 @@ mod tests {
     async fn a_stream_that_does_not_begin_with_a_header_is_not_read_on() {
         let (mut ours, theirs) = tokio::io::duplex(64);
         ours.write_all(&frame::prefix(FrameKind::Body, 8_000_000).unwrap()).await.unwrap();
-        let mut reader = FrameReader::new(theirs).header_first();
+        let mut reader = FrameReader::new(theirs);
+        reader.header_first();
         assert!(matches!(reader.next().await, Err(StreamError::NoHeader)));
         let (mut ours, theirs) = tokio::io::duplex(64);
         ours.write_all(&Frame::Accept.to_vec().unwrap()).await.unwrap();
-        assert!(matches!(FrameReader::new(theirs).header_first().next().await, Err(StreamError::NoHeader)));
+        let mut reader = FrameReader::new(theirs);
+        reader.header_first();
+        assert!(matches!(reader.next().await, Err(StreamError::NoHeader)));
     }
 }

@@ -104,6 +104,8 @@ pub enum Effect {
         attempt: AttemptId,
         /// How it went, as far as it tells about the peer.
         health: Health,
+        /// Whether the stream may carry another call instead of being closed. See [`super`] for the rule.
+        again: bool,
     },
     /// A JSON-RPC message for the requester.
     Deliver(Vec<u8>),
@@ -132,6 +134,8 @@ struct Current {
     header: Option<CallHeader>,
     /// Whether a message of the upstream came: from then on the executor cannot say that nothing was handed over.
     heard: bool,
+    /// Whether anything was said after the body: the executor may still be reading it when the call ends.
+    spoken: bool,
     stage: Stage,
     began: Mono,
     until: Mono,
@@ -271,13 +275,16 @@ impl Caller {
     /// The retry budget has nothing left for the attempt.
     pub fn handle_no_budget(&mut self, attempt: AttemptId) {
         let Some(current) = self.current.take_if(|current| current.attempt == attempt) else { return };
-        self.effects.push_back(Effect::Close { attempt: current.attempt, health: Health::Neutral });
+        let attempt = current.attempt;
+        self.effects.push_back(Effect::Close { attempt, health: Health::Neutral, again: false });
         self.finish_exhausted(true);
     }
 
     /// The requester says something to the upstream. Before the call runs nothing can be meant by it: dropped.
     pub fn handle_message(&mut self, message: Vec<u8>) {
-        if let Some(Current { attempt, stage: Stage::Running, .. }) = self.current {
+        if let Some(Current { attempt, stage: Stage::Running, spoken, .. }) = &mut self.current {
+            *spoken = true;
+            let attempt = *attempt;
             self.effects.push_back(Effect::Send { attempt, frame: Frame::Message(message) });
         }
     }
@@ -289,6 +296,7 @@ impl Caller {
             Stage::Opening | Stage::Offered => self.finish_cancelled(false),
             Stage::Pipelined | Stage::Running => {
                 current.stage = Stage::Cancelling;
+                current.spoken = true;
                 current.until = now.mono + CANCEL_WAIT;
                 let (attempt, frame) = (current.attempt, Frame::Cancel(Cancel::new(reason)));
                 self.effects.push_back(Effect::Send { attempt, frame });
@@ -356,6 +364,7 @@ impl Caller {
             target,
             header: None,
             heard: false,
+            spoken: false,
             stage: Stage::Opening,
             began,
             until,
@@ -389,7 +398,7 @@ impl Caller {
 
     fn fail_over(&mut self, cause: AttemptFailure, now: Now) {
         let Some(Current { attempt, target, stage, .. }) = self.current.take() else { return };
-        self.effects.push_back(Effect::Close { attempt, health: cause.health() });
+        self.effects.push_back(Effect::Close { attempt, health: cause.health(), again: false });
         if may_have_run(&stage, &cause) {
             self.doubtful = Some(target.clone());
         }
@@ -418,17 +427,19 @@ impl Caller {
     }
 
     fn finish_answered(&mut self, receipt: Result<Verified<Receipt>, ReceiptError>, health: Health) {
-        let Some(Current { attempt, target, stage: Stage::Answered(answer), .. }) = self.current.take()
+        let Some(Current { attempt, target, spoken, stage: Stage::Answered(answer), .. }) =
+            self.current.take()
         else {
             return;
         };
-        self.effects.push_back(Effect::Close { attempt, health });
+        let again = receipt.is_ok() && !spoken;
+        self.effects.push_back(Effect::Close { attempt, health, again });
         self.finish(CallOutcome::Answered { executor: target, answer, receipt });
     }
 
     fn finish_in_doubt(&mut self, detail: String) {
         let Some(Current { attempt, target, .. }) = self.current.take() else { return };
-        self.effects.push_back(Effect::Close { attempt, health: Health::PeerFault });
+        self.effects.push_back(Effect::Close { attempt, health: Health::PeerFault, again: false });
         self.finish(CallOutcome::Failed(CallFailure::InDoubt { executor: target, detail }));
     }
 
@@ -461,7 +472,7 @@ impl Caller {
 
     fn close(&mut self, health: Health) {
         if let Some(Current { attempt, .. }) = self.current.take() {
-            self.effects.push_back(Effect::Close { attempt, health });
+            self.effects.push_back(Effect::Close { attempt, health, again: false });
         }
     }
 

@@ -50,8 +50,11 @@ pub enum Effect {
         /// For its log.
         reason: Option<String>,
     },
-    /// Finish writing what was sent and close the stream. Nothing follows.
-    Close,
+    /// The call is over: finish writing what was sent. Nothing follows.
+    Close {
+        /// Whether the stream may carry another call; otherwise it is to be closed. See [`super`] for the rule.
+        again: bool,
+    },
 }
 
 /// The executor's side of one call. See the module for its contract.
@@ -67,6 +70,8 @@ pub struct Executor {
     site: Option<SiteFacts>,
     deadline: Mono,
     started: Wall,
+    /// Whether the caller said anything after its body: something more of it may be on its way when the call ends.
+    spoken: bool,
     effects: VecDeque<Effect>,
 }
 
@@ -105,6 +110,7 @@ impl Executor {
             site: None,
             deadline: now.mono + HEADER_WAIT,
             started: now.wall,
+            spoken: false,
             effects: VecDeque::new(),
         }
     }
@@ -121,6 +127,7 @@ impl Executor {
 
     /// A frame came. `desk` is looked at for the header only.
     pub fn handle_frame(&mut self, frame: Frame, desk: &mut Desk<'_>, now: Now) {
+        self.spoken |= matches!(frame, Frame::Message(_) | Frame::Cancel(_));
         match (self.stage, frame) {
             (Stage::Fresh, Frame::Header(header)) => self.handle_header(header, desk, now),
             (Stage::Accepted, Frame::Body(body)) => self.handle_body(body, now),
@@ -249,7 +256,7 @@ impl Executor {
         let digest = PayloadDigest::of(&bytes);
         self.effects.push_back(Effect::Send(frame(bytes)));
         self.send_receipt(outcome, Some(digest), now);
-        self.close();
+        self.close_after_receipt();
     }
 
     fn fail_stopped(&mut self, stop: Stop, handed_over: bool, now: Now) {
@@ -274,6 +281,7 @@ impl Executor {
         self.effects.push_back(Effect::Send(Frame::Failed(failure)));
         if handed_over {
             self.send_receipt(ReceiptOutcome::Failed, None, now);
+            return self.close_after_receipt();
         }
         self.close();
     }
@@ -306,9 +314,15 @@ impl Executor {
         self.close();
     }
 
+    /// Nothing of this call can follow from the caller, unless it has spoken.
+    fn close_after_receipt(&mut self) {
+        self.stage = Stage::Done;
+        self.effects.push_back(Effect::Close { again: !self.spoken });
+    }
+
     fn close(&mut self) {
         self.stage = Stage::Done;
-        self.effects.push_back(Effect::Close);
+        self.effects.push_back(Effect::Close { again: false });
     }
 }
 

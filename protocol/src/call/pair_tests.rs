@@ -193,7 +193,7 @@ impl World {
                 }
                 executor::Effect::ToUpstream(_)
                 | executor::Effect::CancelUpstream { .. }
-                | executor::Effect::Close => {}
+                | executor::Effect::Close { .. } => {}
             }
         }
     }

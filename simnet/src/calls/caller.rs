@@ -275,7 +275,7 @@ impl World {
                     self.caller_writes(call, attempt, [&head[..], BODY].concat());
                 }
             }
-            Effect::Close { attempt, health } => self.close_stream(call, attempt, health),
+            Effect::Close { attempt, health, .. } => self.close_stream(call, attempt, health),
             Effect::Deliver(_) => {}
             Effect::Finish(outcome) => self.caller_finished(call, *outcome),
         }

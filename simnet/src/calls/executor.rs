@@ -105,7 +105,7 @@ impl World {
                 Effect::StartUpstream { body } => self.start_upstream(stream, &body),
                 Effect::ToUpstream(_) => {}
                 Effect::CancelUpstream { .. } => self.cancel_upstream(stream),
-                Effect::Close => self.close_executor(stream),
+                Effect::Close { .. } => self.close_executor(stream),
             }
         }
         let Some(one) = self.calls.streams.get(&stream) else { return };

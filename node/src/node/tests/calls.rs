@@ -101,6 +101,25 @@ async fn a_cancellation_and_a_client_that_leaves_reach_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_in_a_row_share_a_stream_and_one_that_was_cancelled_costs_its_own() {
+    let pair = pair().await;
+    let streams = || pair.server.shared.calls.peer_streams();
+    for _ in 0..5 {
+        result(pair.caller.call("echo")).await;
+    }
+    assert_eq!(streams(), 1);
+    let both = [pair.caller.call("echo"), pair.caller.call("echo")].map(result);
+    futures::future::join_all(both).await;
+    assert!(streams() <= 2);
+    let exchange = pair.caller.call("hang");
+    until("it runs", || pair.plan.ran("tools").contains(&"hang".to_owned()).then_some(())).await;
+    let before = streams();
+    drop(exchange);
+    until("its stream ends", || (streams() < before).then_some(())).await;
+    result(pair.caller.call("echo")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_costs_its_call_the_deadline_and_nobody_else_anything() {
     let pair = pair().await;
     let hanging = pair.caller.call_with("hang", "{}", "{}", Some(Duration::from_millis(300)));

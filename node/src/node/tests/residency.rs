@@ -129,6 +129,27 @@ async fn a_header_is_good_for_one_call_with_the_body_that_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_carries_one_call_after_another_and_each_is_checked_anew() {
+    let (acme, plan, server, fake) = executor_and_fake().await;
+    let mut stream = fake.open(&server).await;
+    for _ in 0..3 {
+        let header = header(&acme, &fake, &server, "all");
+        stream.send(&Frame::Header(header.into())).await;
+        stream.send(&Frame::Body(BODY.to_vec())).await;
+        for kind in [FrameKind::Accept, FrameKind::Result, FrameKind::Receipt] {
+            assert_eq!(stream.next().await.map(|frame| frame.kind()), Some(kind));
+        }
+    }
+    let mut abroad = header(&acme, &fake, &server, "all");
+    abroad.constraints.allow_locations = Some(comity_protocol::testing::places("DE"));
+    stream.send(&Frame::Header(abroad.into())).await;
+    let refused = stream.next().await;
+    assert!(matches!(&refused, Some(Frame::Refuse(refusal)) if refusal.code == "location_not_allowed"));
+    assert_eq!(stream.next().await, None, "a stream ends with a refusal");
+    assert_eq!(plan.ran("all").len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_on_a_calls_stream_costs_the_stream_and_nothing_else() {
     let (acme, plan, server, fake) = executor_and_fake().await;
     let body = comity_protocol::call::frame::prefix(FrameKind::Body, 8_000_000).unwrap();

@@ -501,6 +501,35 @@ fn a_result_without_a_good_receipt_is_delivered_and_held_against_the_peer() {
 }
 
 #[test]
+fn a_stream_is_for_another_call_only_when_nothing_of_this_one_can_follow() {
+    type Script = fn(&mut Pair);
+    let scripts: [(Script, bool); 4] = [
+        (|_| {}, true),
+        (|p| p.caller.handle_message(b"{}".to_vec()), false),
+        (|p| p.caller.handle_cancel(None, at(3)), false),
+        (|p| _ = p.lost(5), false),
+    ];
+    for (script, expected) in scripts {
+        let mut pair = Pair::new(Mode::TwoPhase, 1);
+        pair.open(1).frame(Frame::Accept, 2);
+        script(&mut pair);
+        pair.drain();
+        pair.frame(Frame::Result(ANSWER.to_vec()), 6);
+        let receipt = pair.receipt();
+        pair.frame(Frame::Receipt(receipt), 7);
+        let again: Vec<bool> = pair
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Close { again, .. } => Some(*again),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(again, [expected]);
+    }
+}
+
+#[test]
 fn whatever_comes_after_the_end_or_from_an_earlier_attempt_does_nothing() {
     let mut pair = Pair::new(Mode::TwoPhase, 2);
     let first = pair.attempt;

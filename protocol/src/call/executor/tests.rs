@@ -82,7 +82,8 @@ impl Pair {
             Effect::StartUpstream { .. } => "StartUpstream".into(),
             Effect::ToUpstream(_) => "ToUpstream".into(),
             Effect::CancelUpstream { .. } => "CancelUpstream".into(),
-            Effect::Close => "Close".into(),
+            Effect::Close { again: true } => "Close for another".into(),
+            Effect::Close { again: false } => "Close".into(),
         };
         self.effects.iter().map(tell).collect()
     }
@@ -90,7 +91,7 @@ impl Pair {
     /// The code of the refusal that ended the call.
     fn refusal(&self) -> &Refusal {
         match &self.effects[..] {
-            [.., Effect::Send(Frame::Refuse(refusal)), Effect::Close] => refusal,
+            [.., Effect::Send(Frame::Refuse(refusal)), Effect::Close { again: false }] => refusal,
             other => panic!("{other:?}"),
         }
     }
@@ -141,13 +142,29 @@ fn a_call_runs_and_leaves_a_receipt_that_verifies() {
 }
 
 #[test]
+fn a_stream_is_for_another_call_only_when_nothing_of_this_one_can_follow() {
+    let answered = |spoken: Option<Frame>| {
+        let mut pair = Pair::running();
+        if let Some(frame) = spoken {
+            pair.frame(frame, 3);
+        }
+        pair.executor.handle_upstream_result(ANSWER.to_vec(), at(5));
+        pair.drain().told().pop().unwrap()
+    };
+    assert_eq!(answered(None), "Close for another");
+    assert_eq!(answered(Some(Frame::Message(b"{}".to_vec()))), "Close");
+    assert_eq!(answered(Some(Frame::Cancel(Cancel::new(None)))), "Close");
+}
+
+#[test]
 fn an_upstreams_error_is_an_answer_and_a_failure_says_what_was_handed_over() {
     let mut pair = Pair::running();
     pair.executor.handle_upstream_error(ANSWER.to_vec(), at(5));
     assert!(pair.drain().receipt(ReceiptOutcome::Error, Some(ANSWER)));
-    for (handed_over, told) in
-        [(true, &["Send(Failed)", "Send(Receipt)", "Close"][..]), (false, &["Send(Failed)", "Close"])]
-    {
+    for (handed_over, told) in [
+        (true, &["Send(Failed)", "Send(Receipt)", "Close for another"][..]),
+        (false, &["Send(Failed)", "Close"]),
+    ] {
         let mut pair = Pair::running();
         pair.executor
             .handle_upstream_failed(&ExecutionFailure::new("upstream_died", "x", handed_over), at(5));
@@ -361,7 +378,7 @@ fn what_is_too_large_for_a_frame_fails_the_call() {
         let mut pair = Pair::running();
         feed(&mut pair.executor, vec![b' '; PAYLOAD_BYTES_MAX + 1], at(3));
         assert_eq!(pair.drain().failure().code, "too_large");
-        assert!(matches!(pair.effects.last(), Some(Effect::Close)));
+        assert!(matches!(pair.effects.last(), Some(Effect::Close { .. })));
     }
 }
 
