@@ -21,6 +21,10 @@ test *ARGS:
 blackbox *ARGS:
     cargo test --package comity-tests --locked {{ ARGS }}
 
+# Real nodes over a network that is cut and healed: `just network heal`, `just network --repeat 20 heal`.
+network *ARGS:
+    cargo test --package comity-tests --locked --test network -- {{ ARGS }}
+
 # That the core stays pure.
 purity:
     cargo test --package comity-tests --locked --test blackbox purity

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// What a node under test is told. Every listener is on loopback, on a port that the system picks.
+/// What a node under test is told. Every listener is on loopback, on a port that the system picks, but where a test says
+/// otherwise.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The node's name.
@@ -13,6 +14,8 @@ pub struct Settings {
     pub locations: Vec<String>,
     /// Whose law binds its operator, where it is not that of the location.
     pub operator_country: Option<String>,
+    /// Where the mesh listens, where that is not a port of loopback that the system picks.
+    pub listen: Vec<String>,
     /// The servers that it fronts.
     pub servers: Vec<Server>,
     /// More of the `[mesh]` section, as TOML lines.
@@ -38,6 +41,13 @@ impl Settings {
         self
     }
 
+    /// The mesh listens here.
+    #[must_use]
+    pub fn listen(mut self, addresses: &[String]) -> Self {
+        self.listen = addresses.to_vec();
+        self
+    }
+
     /// It fronts this server.
     #[must_use]
     pub fn server(mut self, server: Server) -> Self {
@@ -60,6 +70,13 @@ impl Settings {
         self
     }
 
+    fn listeners(&self) -> Value {
+        match self.listen.as_slice() {
+            [] => json!(["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"]),
+            listen => json!(listen),
+        }
+    }
+
     /// The file's text.
     pub fn to_toml(&self) -> String {
         // A string, a list of strings and a number are written in TOML as in JSON.
@@ -71,10 +88,11 @@ impl Settings {
             country.map(|country| format!("operator_country = {}\n", json!(country))).unwrap_or_default();
         let mut text = format!(
             "[node]\nname = {}\n\n[site]\nprocessing_locations = {}\n{operator}\n\
-             [mesh]\nlisten = [\"/ip4/127.0.0.1/udp/0/quic-v1\", \"/ip4/127.0.0.1/tcp/0\"]\npeers = []\n{}\n\
+             [mesh]\nlisten = {}\npeers = []\n{}\n\
              [mcp]\nlisten = \"127.0.0.1:0\"\n\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{}\n",
             json!(self.name),
             json!(self.locations),
+            self.listeners(),
             self.mesh,
             self.sections,
         );

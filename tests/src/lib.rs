@@ -1,6 +1,6 @@
 //! Black-box tests of Comity: real processes, real MCP servers, real MCP clients.
 //!
-//! This library is the harness. The tests themselves are in `tests/blackbox`. Nothing here uses Comity's own code: what
+//! This library is the harness. The tests themselves are in `tests/blackbox` and `tests/network`. Nothing here uses Comity's own code: what
 //! is tested is the binary, through its command line, its configuration and its endpoints, as a user meets them.
 //!
 //! | module | what it is for |
@@ -17,6 +17,7 @@
 //! | [`conformance`] | the conformance suites and the server that passes them |
 //! | [`mcp`] | MCP over HTTP in both eras, by hand |
 //! | [`raw`] | answers as bytes |
+//! | [`cut`] | a network between nodes that can be delayed, thinned out, cut and healed |
 //! | [`clients`] | the makers' client libraries and the Inspector, as programs |
 //! | [`servers`] | MCP servers to put behind a node, kind and hostile |
 //!
@@ -27,6 +28,7 @@ pub mod clients;
 pub mod command;
 pub mod config;
 pub mod conformance;
+pub mod cut;
 pub mod federation;
 pub mod fixtures;
 pub mod http;

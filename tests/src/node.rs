@@ -25,6 +25,8 @@ pub struct Node {
     process: Option<Background>,
     log_level: &'static str,
     variables: Vec<(&'static str, String)>,
+    /// The program, with its arguments, behind which the node runs; none for most.
+    behind: Vec<String>,
     mcp_url: String,
     admin_url: String,
     dir: TempDir,
@@ -46,6 +48,7 @@ impl Node {
             process: None,
             log_level: "debug",
             variables: Vec::new(),
+            behind: Vec::new(),
             mcp_url: String::new(),
             admin_url: String::new(),
             dir,
@@ -116,6 +119,12 @@ impl Node {
         self.variables.push((name, value.into()));
     }
 
+    /// Runs it from its next start on behind a program that becomes it, such as one that enters a namespace. Commands
+    /// reach it as ever: they go through its data directory.
+    pub fn run_behind(&mut self, program: &[String]) {
+        self.behind = program.to_vec();
+    }
+
     /// Starts it and waits until it answers.
     pub fn start(&mut self) {
         self.spawn(&[]);
@@ -127,7 +136,7 @@ impl Node {
         assert!(self.process.is_none(), "{} runs already", self.name);
         let mut command = self.command(&["up", "--log-format", "json", "--log-level", self.log_level]);
         command.args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        self.process = Some(Background::start(&self.name, &mut command));
+        self.process = Some(Background::start(&self.name, &mut behind(&self.behind, command)));
     }
 
     fn wait_until_up(&mut self) {
@@ -284,6 +293,20 @@ impl Node {
     pub fn route(&self, tool: &str, constraints: &[&str]) -> Value {
         self.json(&[&["route", tool], constraints].concat())
     }
+}
+
+/// `command` with the environment that it has, run by `program`.
+fn behind(program: &[String], command: Command) -> Command {
+    let Some((name, arguments)) = program.split_first() else { return command };
+    let mut outer = Command::new(name);
+    outer.args(arguments).arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(key, value),
+            None => outer.env_remove(key),
+        };
+    }
+    outer
 }
 
 /// The port of the address that holds `protocol`, such as `/tcp/`.

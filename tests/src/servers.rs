@@ -123,6 +123,12 @@ impl OwnServer {
         calls.lines().map(str::to_owned).collect()
     }
 
+    /// The `id`s with which its tool `journal` was called, in that order.
+    pub fn journal(&self) -> Vec<String> {
+        let journal = fs::read_to_string(self.state.join("journal")).unwrap_or_default();
+        journal.lines().map(str::to_owned).collect()
+    }
+
     /// Waits until a tool runs.
     pub fn wait_for_call(&self, tool: &str) {
         wait::until(&format!("{tool} runs"), || {
