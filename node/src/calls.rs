@@ -13,6 +13,8 @@
 //! | `incoming` | the executor's machine over a stream |
 //! | `contract` | arguments and structured results against the tool's contract |
 //! | `rounds` | a modern server that asks a legacy client for input |
+//! | `rename` | what a request is about, in its server's own terms |
+//! | `watching` | subscriptions: calls that last |
 //! | `answer` | failures and receipts as clients see them |
 
 mod answer;
@@ -23,36 +25,43 @@ mod faults;
 mod incoming;
 mod outgoing;
 mod remote;
+mod rename;
 mod rounds;
 mod stream;
 mod trying;
+mod watching;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use comity_protocol::call::SeenCalls;
+use comity_protocol::call::methods::SUBSCRIBE;
 use comity_protocol::catalogue::Catalogue;
-use comity_protocol::ids::{CallId, CapabilityId, MeshName, NodeId};
+use comity_protocol::ids::{CallId, CapabilityId, Kind, MeshName, NodeId};
 use comity_protocol::route::{RouteReport, RouteRequest};
 use comity_protocol::time::Mono;
 use ed25519_dalek::SigningKey;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::exchange::{Exchange, Failure, Outcome, exchange};
-use crate::gateway::{Gateway, GatewayRequest};
+use crate::gateway::{Endpoint, Gateway, GatewayRequest};
 use crate::metrics::Metrics;
 use crate::slot::MeshSlot;
 use crate::upstream::UpstreamSet;
 use crate::validation::Validators;
-use crate::world::ToolRoute;
+use crate::world::ItemRoute;
 use crate::world::gather::Me;
 use crate::world::keeper::WorldCell;
 
 use chooser::Chooser;
 use demand::Demand;
 use trying::Trying;
+
+/// Subscriptions of clients here, and of peers, at a time. A further one is refused as overloaded.
+pub const WATCHES_MAX: usize = 1024;
 
 /// Calls of peers beyond the bound that may wait to be told so; further ones are cut off.
 const REFUSING_MAX: usize = 64;
@@ -94,6 +103,12 @@ pub struct Calls {
     incoming: Arc<Semaphore>,
     /// Calls of peers that are being refused for want of room.
     refusing: Arc<Semaphore>,
+    /// Subscriptions of clients here.
+    watches: Arc<Semaphore>,
+    /// Subscriptions of peers.
+    watched: Arc<Semaphore>,
+    /// Nothing new is taken up: what would last for ever ends.
+    stopping: CancellationToken,
     /// What arguments and results are held against.
     validators: Validators,
     /// Streams of peers.
@@ -118,6 +133,9 @@ impl Calls {
             validators: Validators::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             serving: TaskTracker::new(),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            watched: Arc::new(Semaphore::new(WATCHES_MAX)),
+            stopping: CancellationToken::new(),
             parts,
         })
     }
@@ -125,6 +143,7 @@ impl Calls {
     /// Takes up no further call of a peer: they are told that there is no room, and go elsewhere.
     pub fn refuse_peers(&self) {
         self.incoming.close();
+        self.stopping.cancel();
     }
 
     /// Takes up no further call at all and waits until those in flight have ended. Cancel-safe.
@@ -155,8 +174,8 @@ impl Calls {
         self.serving.len()
     }
 
-    /// Who would run a call of `tool` under `demand`, and who would not: what `comity route` shows.
-    pub fn explain(&self, route: &ToolRoute, demand: &Demand) -> RouteReport {
+    /// Who would run a call of `route` under `demand`, and who would not: what `comity route` shows.
+    pub fn explain(&self, route: &ItemRoute, demand: &Demand) -> RouteReport {
         let request = route_request(route, demand);
         let now = self.parts.clock.now();
         let decided = self.with_chooser(|chooser| chooser.decide(&request, &route.candidates, now));
@@ -165,6 +184,10 @@ impl Calls {
 
     /// What a request of a client demands here and now.
     pub fn demand(&self, request: &GatewayRequest) -> Result<Demand, Failure> {
+        if request.method == SUBSCRIBE {
+            // No deadline of one call: it lasts, and is made again.
+            return Ok(Demand { patience: watching::LIFE, ..Demand::of(request, watching::LIFE)? });
+        }
         Demand::of(request, self.parts.config.borrow().limits.call_timeout)
     }
 
@@ -188,7 +211,7 @@ impl Calls {
     }
 }
 
-fn route_request(route: &ToolRoute, demand: &Demand) -> RouteRequest {
+fn route_request(route: &ItemRoute, demand: &Demand) -> RouteRequest {
     RouteRequest {
         capability: route.capability.clone(),
         contract: route.contract,
@@ -201,8 +224,8 @@ fn route_request(route: &ToolRoute, demand: &Demand) -> RouteRequest {
 pub struct CallGateway(pub Arc<Calls>);
 
 impl Gateway for CallGateway {
-    fn catalogue(&self) -> Arc<Catalogue> {
-        self.0.parts.world.load().catalogue.clone()
+    fn catalogue(&self, endpoint: &Endpoint) -> Option<Arc<Catalogue>> {
+        Some(self.0.parts.world.load().view(endpoint)?.catalogue.clone())
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -210,6 +233,9 @@ impl Gateway for CallGateway {
     }
 
     fn request(&self, request: GatewayRequest) -> Exchange {
+        if request.method == SUBSCRIBE {
+            return watching::start(&self.0, request);
+        }
         let Ok(permit) = self.0.outgoing.clone().try_acquire_owned() else {
             let stopping = self.0.outgoing.is_closed();
             let why = if stopping {
@@ -243,6 +269,14 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.calls_in_flight.dec();
+    }
+}
+
+/// Under what a call is counted: there are more resources than a metric may have labels, so their server stands for them.
+fn counted_as(capability: &CapabilityId) -> String {
+    match capability.kind {
+        Kind::Tool | Kind::Prompt => capability.to_string(),
+        Kind::Server | Kind::Template | Kind::Resource => capability.server_itself().to_string(),
     }
 }
 

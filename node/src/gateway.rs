@@ -3,9 +3,14 @@
 //! The face knows HTTP, SSE, sessions and the two eras of MCP. It knows nothing of peers, policy or upstreams: it
 //! hands a [`GatewayRequest`] to a [`Gateway`] and holds the [`Exchange`] until the conversation is over.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use comity_protocol::{catalogue::Catalogue, constraints::Constraints, ids::CallId, trace::TraceContext};
+use comity_protocol::{
+    catalogue::Catalogue,
+    constraints::Constraints,
+    ids::{CallId, Kind, OrgName, ServerName},
+    trace::TraceContext,
+};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 
@@ -13,24 +18,78 @@ use crate::exchange::Exchange;
 
 /// The rest of the node, as the MCP face sees it.
 pub trait Gateway: Send + Sync + 'static {
-    /// The present catalogue. A snapshot: cheap to take, never changes under the reader.
-    fn catalogue(&self) -> Arc<Catalogue>;
+    /// What there is at `endpoint` now; `None` when there is no such endpoint. A snapshot: cheap to take, never changes
+    /// under the reader.
+    fn catalogue(&self, endpoint: &Endpoint) -> Option<Arc<Catalogue>>;
 
-    /// A number that grows whenever the catalogue changes. Clients are then told `tools/list_changed`.
+    /// A number that grows whenever any catalogue changes. Clients are then told of the lists that changed for them.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// Starts a request and returns at once; whatever goes wrong is told through the exchange.
     /// Dropping the exchange cancels the request.
+    ///
+    /// A request with the method [`SUBSCRIBE`](comity_protocol::call::methods::SUBSCRIBE) lasts for as long as its exchange:
+    /// an acknowledgement comes first, then a notification for each change; where the link to the resource is lost it is
+    /// made again, and a change is told because there may have been one.
     fn request(&self, request: GatewayRequest) -> Exchange;
 }
 
+/// Which of the node's catalogues a client sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// Everything, under the catalogue's names.
+    #[default]
+    All,
+    /// One server by itself, under its own names.
+    Raw {
+        /// Whose; `None` for this node's own, or the only one of that name.
+        org: Option<OrgName>,
+        /// The server, as the nodes that front it name it.
+        server: ServerName,
+    },
+}
+
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An item, by the name under which the endpoint's catalogue exposes it. A resource may be one that nobody lists.
+    Item(Kind, String),
+    /// The server itself, at an endpoint of one server.
+    Server,
+}
+
+impl Target {
+    /// A tool by its exposed name.
+    pub fn tool(name: impl Into<String>) -> Self {
+        Self::Item(Kind::Tool, name.into())
+    }
+}
+
+/// For logs and errors.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Item(kind, name) => {
+                let shown: String = name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_SHOWN).collect();
+                write!(f, "{kind}: {shown}")
+            }
+            Self::Server => f.write_str("server"),
+        }
+    }
+}
+
+/// How much of a client's name for something is shown.
+const NAME_CHARS_SHOWN: usize = 128;
+
 /// One client request that the node must route.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct GatewayRequest {
-    /// The MCP method, `tools/call`.
+    /// The MCP method, such as `tools/call`.
     pub method: String,
-    /// The name under which the catalogue exposes the target.
-    pub tool: String,
+    /// By which endpoint it came.
+    pub endpoint: Endpoint,
+    /// What it is about.
+    pub target: Target,
     /// The whole `params` as the client wrote them, `_meta` included (its `dev.comity/constraints` too).
     pub params: Box<RawValue>,
     /// Who asks, and under what conditions.

@@ -286,7 +286,7 @@ impl Keeping {
 mod tests {
     use super::*;
     use comity_protocol::approval::{Judgement, Scope};
-    use comity_protocol::ids::{CapabilityId, ContractDigest};
+    use comity_protocol::ids::{CapabilityId, ContractDigest, Kind};
     use comity_store::Options;
 
     #[tokio::test]
@@ -301,7 +301,8 @@ mod tests {
         let capability = |n: u32| CapabilityId {
             org: org.clone(),
             server: "s".parse().unwrap(),
-            tool: format!("tool{n}").parse().unwrap(),
+            kind: Kind::Tool,
+            name: format!("tool{n}").parse().unwrap(),
         };
         let contract = ContractDigest::of(b"c");
         for n in 0..TOOLS {

@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use comity_protocol::approval::Judgement;
 use comity_protocol::catalogue::{Catalogue, Offered, Origin, Pool};
 use comity_protocol::contract::Descriptor;
-use comity_protocol::ids::{CapabilityId, NodeId};
+use comity_protocol::ids::{CapabilityId, Kind, NodeId};
 
 const TOOLS: usize = 3000;
 
@@ -33,9 +33,10 @@ fn offers(names: usize) -> Vec<Offered> {
             capability: CapabilityId {
                 org: format!("org{}.example", n % 10).parse().expect("a name"),
                 server: format!("server{}", n % 50).parse().expect("a name"),
-                tool: tool.parse().expect("a name"),
+                kind: Kind::Tool,
+                name: tool.parse().expect("a name"),
             },
-            descriptor: Arc::new(Descriptor::parse(&text(&tool, n)).expect("a descriptor")),
+            descriptor: Arc::new(Descriptor::parse(Kind::Tool, &text(&tool, n)).expect("a descriptor")),
             origin: Origin::Foreign,
             pool: Pool::Anywhere,
             judgement: Judgement::Approved,
@@ -53,7 +54,7 @@ fn catalogue(c: &mut Criterion) {
     }
     let text = text("tool", 1);
     c.bench_function("parse a descriptor of 2 kB and hash its contract", |b| {
-        b.iter(|| Descriptor::parse(&text))
+        b.iter(|| Descriptor::parse(Kind::Tool, &text))
     });
 }
 

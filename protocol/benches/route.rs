@@ -10,7 +10,7 @@ use comity_protocol::advert::TrustedAdvert;
 use comity_protocol::approval::Judgement;
 use comity_protocol::constraints::{CertificationSet, Constraints, DataClass, OrgSet, TrustLevel};
 use comity_protocol::geo::CountrySet;
-use comity_protocol::ids::{CallId, CapabilityId, ContractDigest, NodeId, OrgName};
+use comity_protocol::ids::{CallId, CapabilityId, ContractDigest, Kind, NodeId, OrgName};
 use comity_protocol::rng::Rng;
 use comity_protocol::route::{
     Candidate, Health, PeerStats, Reach, RouteReport, RouteRequest, SiteFacts, decide,
@@ -57,7 +57,8 @@ fn request(constraints: Constraints) -> RouteRequest {
     let capability = CapabilityId {
         org: "acme.example".parse().expect("a name"),
         server: "time".parse().expect("a name"),
-        tool: "now".parse().expect("a name"),
+        kind: Kind::Tool,
+        name: "now".parse().expect("a name"),
     };
     RouteRequest { capability, contract: ContractDigest::of(b"contract"), constraints }
 }

@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 use crate::codec::{self, CodecError};
 use crate::constraints::{DataClass, OrgSet};
 use crate::geo::{Country, CountrySet};
-use crate::ids::{BlobDigest, ContractDigest, MeshName, NodeId, OrgName, ServerName, ToolName};
+use crate::ids::{BlobDigest, ContractDigest, ItemName, Kind, MeshName, NodeId, OrgName, ServerName};
 use crate::time::{CLOCK_SKEW_MAX, Wall};
 use crate::trust::{Anchors, Membership, MembershipError, SealError, SealedType, Unverified, Verified};
 
@@ -33,7 +33,7 @@ pub const OFFERS_MAX: usize = 4096;
 /// Most bytes of an offer set.
 pub const OFFER_SET_BYTES_MAX: usize = 1024 * 1024;
 
-/// Most bytes of one tool's descriptor: its whole JSON object.
+/// Most bytes of one item's descriptor: its whole JSON object.
 pub const DESCRIPTOR_BYTES_MAX: usize = 256 * 1024;
 
 /// Where a node runs, as it says. What counts of it is bounded by its membership.
@@ -301,33 +301,50 @@ fn check_against(advert: &Advert, membership: &Membership) -> Result<(), AdvertE
     Err(AdvertError::Disagrees { node, field })
 }
 
-/// One promise: this tool, under this contract.
+/// One promise: this item of this server, under this contract.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Offer {
     /// The server.
     #[n(0)]
     pub server: ServerName,
-    /// The tool.
+    /// What kind of item it is.
     #[n(1)]
-    pub tool: ToolName,
-    /// The digest of its contract.
+    pub kind: Kind,
+    /// The item, as the server names it.
     #[n(2)]
+    pub name: ItemName,
+    /// The digest of its contract.
+    #[n(3)]
     pub contract: ContractDigest,
     /// The digest of its whole descriptor, which is pulled by it.
-    #[n(3)]
+    #[n(4)]
     pub descriptor: BlobDigest,
     /// The highest class of data that it may be given.
-    #[n(4)]
+    #[n(5)]
     pub class_max: DataClass,
 }
 
-/// What one node offers to one audience, ordered by server and tool.
+impl Offer {
+    /// Where it stands in a set.
+    pub const fn place(&self) -> (&ServerName, Kind, &ItemName) {
+        (&self.server, self.kind, &self.name)
+    }
+
+    /// Most bytes that it takes in a set.
+    pub fn bytes_max(&self) -> usize {
+        // Two digests, two numbers, and what CBOR puts before each part.
+        const OTHERS: usize = 2 * 34 + 16;
+        self.server.as_str().len() + self.name.as_str().len() + OTHERS
+    }
+}
+
+/// What one node offers to one audience, ordered by server, kind and name.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct OfferSet {
     /// The layout's version, 1.
     #[n(0)]
     layout: u16,
-    /// The offers, in ascending order of server and tool, each pair once.
+    /// The offers, in ascending order of server, kind and name, each item once.
     #[n(1)]
     offers: Vec<Offer>,
 }
@@ -344,7 +361,7 @@ pub enum OfferSetError {
     /// More offers than a node may make.
     #[error("{0} offers where at most {OFFERS_MAX} are allowed")]
     TooMany(usize),
-    /// Out of order, or a pair named twice.
+    /// Out of order, or an item named twice.
     #[error("the offers are not in ascending order")]
     Order,
 }
@@ -357,13 +374,13 @@ impl Default for OfferSet {
 }
 
 impl OfferSet {
-    /// The set of `offers`, put in order; of two for one tool the first stays.
+    /// The set of `offers`, put in order; of two for one item the first stays.
     ///
     /// # Errors
     /// [`OfferSetError::TooMany`].
     pub fn new(mut offers: Vec<Offer>) -> Result<Self, OfferSetError> {
-        offers.sort_by(|a, b| (&a.server, &a.tool).cmp(&(&b.server, &b.tool)));
-        offers.dedup_by(|a, b| (&a.server, &a.tool) == (&b.server, &b.tool));
+        offers.sort_by(|a, b| a.place().cmp(&b.place()));
+        offers.dedup_by(|a, b| a.place() == b.place());
         if offers.len() > OFFERS_MAX {
             return Err(OfferSetError::TooMany(offers.len()));
         }
@@ -382,7 +399,7 @@ impl OfferSet {
         if set.offers.len() > OFFERS_MAX {
             return Err(OfferSetError::TooMany(set.offers.len()));
         }
-        let ascending = set.offers.is_sorted_by(|a, b| (&a.server, &a.tool) < (&b.server, &b.tool));
+        let ascending = set.offers.is_sorted_by(|a, b| a.place() < b.place());
         if ascending { Ok(set) } else { Err(OfferSetError::Order) }
     }
 

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use minicbor::{Decode, Encode};
 
-use crate::ids::{CapabilityId, ContractDigest, OrgName, ServerName, ToolName};
+use crate::ids::{CapabilityId, ContractDigest, ItemName, Kind, OrgName, ServerName};
 use crate::time::Wall;
 
 /// Most operator's decisions on orgs and servers. Full: [`ApprovalError::Policies`], nothing changes.
@@ -190,7 +190,8 @@ pub enum Effect {
     Remove(RecordKey),
 }
 
-type ServerTool = (ServerName, ToolName);
+/// An item within its org.
+type Place = (ServerName, Kind, ItemName);
 
 /// The operator's approvals. Feed it [`approve`](Self::approve), [`revoke`](Self::revoke) and
 /// [`judge`](Self::judge), and drain [`poll_effect`](Self::poll_effect) after each.
@@ -198,7 +199,7 @@ type ServerTool = (ServerName, ToolName);
 pub struct Approvals {
     orgs: BTreeMap<OrgName, Policy>,
     servers: BTreeMap<(OrgName, ServerName), Policy>,
-    capabilities: BTreeMap<OrgName, BTreeMap<ServerTool, Vec<ApprovedContract>>>,
+    capabilities: BTreeMap<OrgName, BTreeMap<Place, Vec<ApprovedContract>>>,
     capability_count: usize,
     effects: VecDeque<Effect>,
 }
@@ -232,8 +233,8 @@ impl Approvals {
             .map(|((org, server), policy)| (RecordKey::Server(org.clone(), server.clone()), *policy));
         let policies = orgs.chain(servers).map(|(key, policy)| (key, RecordValue::Policy(policy)));
         let contracts = self.capabilities.iter().flat_map(|(org, tools)| {
-            tools.iter().map(|((server, tool), contracts)| {
-                let id = CapabilityId { org: org.clone(), server: server.clone(), tool: tool.clone() };
+            tools.iter().map(|(place, contracts)| {
+                let id = capability_at(org, place.clone());
                 (RecordKey::Capability(id), RecordValue::Contracts(contracts.clone()))
             })
         });
@@ -403,7 +404,7 @@ impl Approvals {
         } else if self.servers.remove(&(org.clone(), server.clone())).is_some() {
             self.effects.push_back(Effect::Remove(RecordKey::Server(org.clone(), server.clone())));
         }
-        self.forget_capabilities(&org, |(of, _)| *of == server);
+        self.forget_capabilities(&org, |(of, ..)| *of == server);
         Ok(())
     }
 
@@ -419,7 +420,7 @@ impl Approvals {
         self.forget_capabilities(org, |_| true);
     }
 
-    fn forget_capabilities(&mut self, org: &OrgName, which: impl Fn(&ServerTool) -> bool) {
+    fn forget_capabilities(&mut self, org: &OrgName, which: impl Fn(&Place) -> bool) {
         let Some(tools) = self.capabilities.get_mut(org) else { return };
         let gone: Vec<_> = tools.keys().filter(|key| which(key)).cloned().collect();
         for key in &gone {
@@ -429,9 +430,8 @@ impl Approvals {
             self.capabilities.remove(org);
         }
         self.capability_count -= gone.len();
-        self.effects.extend(gone.into_iter().map(|(server, tool)| {
-            Effect::Remove(RecordKey::Capability(CapabilityId { org: org.clone(), server, tool }))
-        }));
+        let records = gone.into_iter().map(|place| RecordKey::Capability(capability_at(org, place)));
+        self.effects.extend(records.map(Effect::Remove));
     }
 
     fn load(&mut self, key: RecordKey, value: RecordValue) -> Result<(), ApprovalError> {
@@ -471,8 +471,12 @@ impl Approvals {
     }
 }
 
-fn key_of(capability: &CapabilityId) -> ServerTool {
-    (capability.server.clone(), capability.tool.clone())
+fn key_of(capability: &CapabilityId) -> Place {
+    (capability.server.clone(), capability.kind, capability.name.clone())
+}
+
+fn capability_at(org: &OrgName, (server, kind, name): Place) -> CapabilityId {
+    CapabilityId { org: org.clone(), server, kind, name }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod caller;
 pub mod executor;
 pub mod frame;
 pub mod header;
+pub mod methods;
 pub mod outcome;
 pub mod receipt;
 pub mod seen;

@@ -27,8 +27,8 @@ pub enum IdError {
     #[error("`{0}` is not a mesh name: expected 1 to 64 of a-z, 0-9, - and .")]
     Mesh(String),
     /// A tool's name is empty, too long, or has control characters.
-    #[error("a tool name must be 1 to {TOOL_NAME_BYTES_MAX} bytes without control characters")]
-    Tool,
+    #[error("a name must be 1 to {ITEM_NAME_BYTES_MAX} bytes without control characters")]
+    Item,
     /// A digest is not written as `blake3:` and 64 hexadecimal digits.
     #[error("`{0}` is not a digest: expected blake3: and 64 hexadecimal digits")]
     Digest(String),
@@ -41,8 +41,11 @@ const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 /// Characters of the text of such a peer id.
 const PEER_ID_CHARS: usize = 52;
 
-/// Longest tool name accepted from an upstream or a peer, in bytes.
-pub const TOOL_NAME_BYTES_MAX: usize = 128;
+/// Most bytes of a tool's or a prompt's name.
+pub const CALLED_NAME_BYTES_MAX: usize = 128;
+
+/// Most bytes of any item's name; URIs are the longest.
+pub const ITEM_NAME_BYTES_MAX: usize = 1024;
 
 /// A node's identity: its ed25519 public key, shown as the libp2p peer id of that key.
 ///
@@ -262,10 +265,11 @@ name!(
 );
 
 name!(
-    /// A tool's own name, as its server gives it.
-    ToolName,
-    |_: &str| IdError::Tool,
-    |text| (1..=TOOL_NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+    /// What a server calls one of the things that it offers: a tool's or a prompt's name, a resource's URI, a template's
+    /// URI template.
+    ItemName,
+    |_: &str| IdError::Item,
+    |text| (1..=ITEM_NAME_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 );
 
 fn shorten(text: &str) -> String {
@@ -283,7 +287,52 @@ fn is_dns_like(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label)
 }
 
-/// What can be called: `org / server / tool`.
+/// What kind of thing a server offers. The order is that in which kinds are kept when there is no room for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Kind {
+    /// The server itself: what it says of itself, and requests that concern none of its items. Its name is the server's.
+    #[n(0)]
+    Server,
+    /// A tool, by its name.
+    #[default]
+    #[n(1)]
+    Tool,
+    /// A prompt, by its name.
+    #[n(2)]
+    Prompt,
+    /// A template of resources, by its URI template.
+    #[n(3)]
+    Template,
+    /// A resource, by its URI.
+    #[n(4)]
+    Resource,
+}
+
+impl Kind {
+    /// Every kind, in order.
+    pub const ALL: [Self; 5] = [Self::Server, Self::Tool, Self::Prompt, Self::Template, Self::Resource];
+
+    /// The word in reports and in the text form of a [`CapabilityId`].
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Tool => "tool",
+            Self::Prompt => "prompt",
+            Self::Template => "template",
+            Self::Resource => "resource",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What can be asked of a node: `org / server / item`. The text form of a tool is `org/server/name`, of anything else
+/// `kind:org/server/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct CapabilityId {
     /// The org whose node serves it.
@@ -292,14 +341,53 @@ pub struct CapabilityId {
     /// The server, as that node names it.
     #[n(1)]
     pub server: ServerName,
-    /// The tool, as that server names it.
+    /// What kind of item it is.
     #[n(2)]
-    pub tool: ToolName,
+    pub kind: Kind,
+    /// The item, as that server names it.
+    #[n(3)]
+    pub name: ItemName,
+}
+
+impl CapabilityId {
+    /// The server that offers it, as a capability of its own.
+    pub fn server_itself(&self) -> Self {
+        Self::of_server(self.org.clone(), self.server.clone())
+    }
+
+    /// The server `server` of `org` itself.
+    pub fn of_server(org: OrgName, server: ServerName) -> Self {
+        let name = ItemName::from(&server);
+        Self { org, server, kind: Kind::Server, name }
+    }
+}
+
+/// A server's name is a name of an item too: of itself.
+impl From<&ServerName> for ItemName {
+    fn from(server: &ServerName) -> Self {
+        Self(Arc::clone(&server.0))
+    }
+}
+
+/// Reads the text form. Only an item's name may have a slash in it, and no org's name has a colon.
+impl FromStr for CapabilityId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let prefixed = |kind: &Kind| Some((*kind, text.strip_prefix(kind.as_str())?.strip_prefix(':')?));
+        let (kind, path) = Kind::ALL.iter().find_map(prefixed).unwrap_or((Kind::Tool, text));
+        let mut parts = path.splitn(3, '/');
+        let mut part = || parts.next().unwrap_or_default();
+        Ok(Self { org: part().parse()?, server: part().parse()?, kind, name: part().parse()? })
+    }
 }
 
 impl fmt::Display for CapabilityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.org, self.server, self.tool)
+        if self.kind != Kind::Tool {
+            write!(f, "{}:", self.kind)?;
+        }
+        write!(f, "{}/{}/{}", self.org, self.server, self.name)
     }
 }
 
@@ -483,7 +571,29 @@ mod tests {
         }
         assert!("time_2-x".parse::<ServerName>().is_ok());
         assert!("a.b".parse::<ServerName>().is_err());
-        assert!("a\nb".parse::<ToolName>().is_err());
+        assert!("a\nb".parse::<ItemName>().is_err());
+    }
+
+    #[test]
+    fn capabilities_of_every_kind_read_back_from_their_text() {
+        for text in [
+            "acme.example/time/now",
+            "acme.example/time/a/b:c",
+            "prompt:acme.example/time/now",
+            "resource:acme.example/files/file:///a/b",
+            "template:acme.example/files/file:///{path}",
+            "server:acme.example/time/time",
+        ] {
+            let capability: CapabilityId = text.parse().unwrap();
+            assert_eq!(capability.to_string(), text);
+        }
+        let tool: CapabilityId = "acme.example/time/now".parse().unwrap();
+        assert_eq!(tool.server_itself().to_string(), "server:acme.example/time/time");
+        for bad in
+            ["", "acme.example", "acme.example/time", "other:acme.example/a/b", "prompt:acme.example/a"]
+        {
+            assert!(bad.parse::<CapabilityId>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //!
 //! Read in this order: [`ids`], [`geo`] and [`constraints`] are the vocabulary; [`trust`] is who may speak for whom;
 //! [`advert`] is what nodes promise; [`codec`] is how all of it becomes bytes. [`json`] and [`jsonrpc`] are how
-//! MCP's messages are read without rewriting them; [`contract`], [`approval`] and [`catalogue`] lead from a tool's JSON
-//! to what clients see; [`invite`] and [`enrol`] are how a node joins. [`route`] decides who may run a call (the law is
+//! MCP's messages are read without rewriting them; [`contract`], [`approval`] and [`catalogue`] lead from the JSON
+//! of a tool, a prompt or a resource to what clients see ([`uri_template`] tells whose a URI is); [`invite`] and [`enrol`] are how a node joins. [`route`] decides who may run a call (the law is
 //! [`route::residency`]), and [`call`] makes it.
 
 pub mod advert;
@@ -29,3 +29,4 @@ pub mod testing;
 pub mod time;
 pub mod trace;
 pub mod trust;
+pub mod uri_template;

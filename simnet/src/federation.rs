@@ -7,7 +7,7 @@ use std::sync::Arc;
 use comity_protocol::advert::{Offer, OfferSet, Site};
 use comity_protocol::call::{LocalOffer, Visibility};
 use comity_protocol::constraints::{CertificationSet, DataClass, TrustLevel};
-use comity_protocol::ids::{BlobDigest, CapabilityId, ContractDigest, NodeId};
+use comity_protocol::ids::{BlobDigest, CapabilityId, ContractDigest, Kind, NodeId};
 use comity_protocol::mesh::overlay::Seed;
 use comity_protocol::mesh::own::{Identity, OwnOffers};
 use comity_protocol::rng::Rng;
@@ -132,7 +132,8 @@ impl Federation {
             let offers = if tool.org_only { &mut org } else { &mut federation };
             offers.push(Offer {
                 server: tool.server.clone(),
-                tool: tool.tool.clone(),
+                kind: Kind::Tool,
+                name: tool.tool.clone(),
                 contract: contract(tool),
                 descriptor: digest,
                 class_max: tool.class_max,
@@ -151,7 +152,7 @@ impl Federation {
     /// What a node offers under a capability.
     pub(crate) fn local_offer(&self, at: usize, capability: &CapabilityId) -> Option<LocalOffer> {
         let tool =
-            self.offered(at).find(|tool| tool.server == capability.server && tool.tool == capability.tool)?;
+            self.offered(at).find(|tool| tool.server == capability.server && tool.tool == capability.name)?;
         let visibility = if tool.org_only { Visibility::Org } else { Visibility::Federation };
         Some(LocalOffer { contract: contract(tool), class_max: tool.class_max, visibility })
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use comity_protocol::constraints::{Constraints, DataClass};
 use comity_protocol::geo::{Country, CountrySet};
-use comity_protocol::ids::{OrgName, ServerName, ToolName};
+use comity_protocol::ids::{ItemName, OrgName, ServerName};
 
 pub use expect::{Expectation, Verdict};
 pub(crate) use expect::{lawful_sites, satisfies};
@@ -119,7 +119,7 @@ pub struct Tool {
     /// Its server.
     pub server: ServerName,
     /// Its name.
-    pub tool: ToolName,
+    pub tool: ItemName,
     /// The sites that offer it.
     pub sites: Vec<SiteId>,
     /// Whether only the offering org may call it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comity_protocol::advert::{Offer, OfferSet, Site};
 use comity_protocol::constraints::DataClass;
-use comity_protocol::ids::{BlobDigest, ContractDigest, NodeId};
+use comity_protocol::ids::{BlobDigest, ContractDigest, Kind, NodeId};
 use comity_protocol::mesh::MeshEvent;
 use comity_protocol::mesh::overlay::Seed;
 use comity_protocol::mesh::own::{Identity, OwnOffers};
@@ -201,7 +201,8 @@ pub(super) fn offers(count: usize, bytes: usize) -> OwnOffers {
         let digest = BlobDigest::of(&descriptor);
         offers.push(Offer {
             server: "tools".parse().unwrap(),
-            tool: format!("tool{index}").parse().unwrap(),
+            kind: Kind::Tool,
+            name: format!("tool{index}").parse().unwrap(),
             contract: ContractDigest::of(&descriptor),
             descriptor: digest,
             class_max: DataClass::Internal,

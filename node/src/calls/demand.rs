@@ -94,13 +94,14 @@ pub(super) mod tests {
     use super::*;
     use comity_protocol::ids::CallId;
 
-    use crate::gateway::ClientProfile;
+    use crate::gateway::{ClientProfile, Endpoint, Target};
 
     fn request(meta: &str) -> GatewayRequest {
         let constraints = |json: &str| Arc::new(read(&RawValue::from_string(json.into()).unwrap()).unwrap());
         GatewayRequest {
             method: "tools/call".into(),
-            tool: "t".into(),
+            endpoint: Endpoint::All,
+            target: Target::tool("t"),
             params: RawValue::from_string(format!(r#"{{"name":"t","_meta":{meta}}}"#)).unwrap(),
             caller: CallerContext {
                 call_id: CallId::from_bytes([1; 16]),

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use comity_protocol::call::executor::{Effect, HEADER_WAIT};
+use comity_protocol::call::methods::SUBSCRIBE;
 use comity_protocol::call::{
     CallerPeer, Desk, Executor, Frame, LocalOffer, STREAM_IDLE_MAX, SeenCalls, Visibility,
 };
@@ -20,10 +21,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::answer::{raw, to_execution_failure};
-use super::outgoing::{hex, with_tool_name};
+use super::outgoing::hex;
+use super::rename::checked;
 use super::rounds::{self, Rounds};
 use super::stream::{FrameReader, FrameWriter, StreamError, split};
-use super::{Calls, InFlight, failed, faults};
+use super::{Calls, InFlight, counted_as, failed, faults};
 use crate::config::servers::Share;
 use crate::exchange::{Exchange, Failure, Incoming, Outcome, Outgoing};
 use crate::mesh::IncomingCall;
@@ -76,9 +78,9 @@ impl Calls {
         let me = self.me();
         let world = self.parts.world.load();
         let own = world
-            .tools_under(capability)
+            .items_under(capability)
             .iter()
-            .find_map(|tool| tool.candidates.iter().find(|candidate| candidate.site.node == me.node))?;
+            .find_map(|item| item.candidates.iter().find(|candidate| candidate.site.node == me.node))?;
         Some(LocalOffer { contract: own.contract, class_max: server.class_max, visibility })
     }
 }
@@ -87,6 +89,7 @@ impl Calls {
 struct Turn {
     /// Whether it is to run, and not only to be refused.
     has_room: bool,
+    /// Its place among the calls or, of a subscription, among those.
     _permit: OwnedSemaphorePermit,
     /// What this node waits for when it stops. What is only refused ends soon by itself.
     _tracked: Option<TaskTrackerToken>,
@@ -135,7 +138,7 @@ async fn serve_one(calls: &Calls, peer: CallerPeer, mut line: Line, turn: Turn) 
         unsaid: None,
         timer: Box::pin(sleep_until(Instant::now())),
         accept_by: None,
-        has_room: turn.has_room,
+        turn,
         began: now,
     };
     driver.drive().await
@@ -156,7 +159,7 @@ struct Driver<'a> {
     timer: Pin<Box<Sleep>>,
     /// Set while nothing but `Accept` waits to be written: when it is to go at the latest.
     accept_by: Option<Instant>,
-    has_room: bool,
+    turn: Turn,
     began: Now,
 }
 
@@ -166,6 +169,8 @@ enum Happened {
     Upstream(Incoming),
     /// The server has taken what waited for it, or never will.
     Said,
+    /// This node stops.
+    Stopping,
     Timeout,
 }
 
@@ -244,8 +249,14 @@ impl Driver<'_> {
             () = pass_on(server, &mut self.unsaid), if full => Happened::Said,
             frame = next_frame(&mut self.reader), if !full => Happened::Frame(frame),
             incoming = next_incoming(&mut self.exchange), if running && has_room => Happened::Upstream(incoming),
+            () = self.calls.stopping.cancelled(), if self.lasts() => Happened::Stopping,
             () = &mut self.timer => Happened::Timeout,
         }
+    }
+
+    /// Whether it is a subscription under way, which ends when this node stops.
+    fn lasts(&self) -> bool {
+        self.exchange.is_some() && self.machine.header().is_some_and(|header| header.method == SUBSCRIBE)
     }
 
     fn set_timer(&mut self) {
@@ -282,6 +293,11 @@ impl Driver<'_> {
                 }
             }
             Happened::Said => {}
+            Happened::Stopping => {
+                let stopping =
+                    Failure::UpstreamDied { handed_over: true, detail: "this node is stopping".into() };
+                self.upstream_done(Outcome::Failed(stopping), now);
+            }
             Happened::Timeout => {
                 self.accept_by.take_if(|accept_by| *accept_by <= Instant::now());
                 self.machine.handle_timeout(now);
@@ -305,8 +321,13 @@ impl Driver<'_> {
         let calls = self.calls;
         let site = own_site(&self.me, comity_protocol::constraints::DataClass::Restricted);
         let offer = |capability: &CapabilityId| calls.local_offer(capability);
-        let mut desk =
-            Desk { site: &site, offer: &offer, seen, has_room: self.has_room, is_executor: self.me.executor };
+        let mut desk = Desk {
+            site: &site,
+            offer: &offer,
+            seen,
+            has_room: self.turn.has_room,
+            is_executor: self.me.executor,
+        };
         self.machine.handle_frame(frame, &mut desk, now);
     }
 
@@ -337,7 +358,7 @@ impl Driver<'_> {
     fn upstream_done(&mut self, outcome: Outcome, now: Now) {
         self.exchange = None;
         let capability =
-            self.machine.header().map(|header| header.capability.to_string()).unwrap_or_default();
+            self.machine.header().map(|header| counted_as(&header.capability)).unwrap_or_default();
         let took = now.mono.since(self.began.mono);
         self.calls.parts.metrics.call_ended(&capability, &outcome, Hop::In, took);
         debug!(took_ms = took.as_secs_f64() * 1000.0, "served");
@@ -377,19 +398,33 @@ impl Driver<'_> {
     }
 
     fn start(&mut self, body: Vec<u8>) {
-        let exchange = self.params(body).map_or_else(Exchange::failed, |params| self.open(params));
+        let params = self.params(body).and_then(|params| self.change_place().map(|()| params));
+        let exchange = params.map_or_else(Exchange::failed, |params| self.open(params));
         self.exchange = Some(exchange);
+    }
+
+    /// A subscription lasts: it leaves its place among the calls to one that does not.
+    fn change_place(&mut self) -> Result<(), Failure> {
+        if self.machine.header().is_some_and(|header| header.method == SUBSCRIBE) {
+            let full = |_| Failure::Overloaded {
+                handed_over: false,
+                detail: "this node has as many subscriptions as it may".into(),
+            };
+            self.turn._permit = self.calls.watched.clone().try_acquire_owned().map_err(full)?;
+        }
+        Ok(())
     }
 
     fn params(&self, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
         let header = self.machine.header().ok_or(Failure::Cancelled { handed_over: false })?;
         let wrong = |detail| Failure::Refused { code: codes::INVALID_PARAMS, detail };
         let params = raw(body).map_err(wrong)?;
-        let renamed = match with_tool_name(&params, header.capability.tool.as_str())? {
+        let capability = &header.capability;
+        let checked = match checked(&params, &header.method, capability.kind, &capability.name)? {
             Cow::Owned(renamed) => Some(renamed),
             Cow::Borrowed(_) => None,
         };
-        Ok(renamed.unwrap_or(params))
+        Ok(checked.unwrap_or(params))
     }
 
     fn open(&mut self, params: Box<RawValue>) -> Exchange {

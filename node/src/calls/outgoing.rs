@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comity_protocol::call::frame::PAYLOAD_BYTES_MAX;
+use comity_protocol::call::methods;
 use comity_protocol::call::outcome::PATIENCE_FAIR;
 use comity_protocol::call::{FailedAttempt, Target};
-use comity_protocol::ids::{CallId, NodeId};
-use comity_protocol::json::RawObject;
-use comity_protocol::jsonrpc::{Message, codes};
+use comity_protocol::ids::{CallId, Kind, NodeId};
+use comity_protocol::json::{self, RawObject};
+use comity_protocol::jsonrpc::{Message, RpcError, codes};
 use comity_protocol::route::{Health, Reach, Route, RouteReport, RouteRequest, Verdict};
 use comity_protocol::time::{Mono, Now};
 use serde_json::value::RawValue;
@@ -20,15 +21,19 @@ use super::answer;
 use super::contract;
 use super::demand::Demand;
 use super::remote;
+use super::rename::{renamed, restored, with_cache_hints};
 use super::rounds::{self, Rounds};
-use super::{Calls, failed, route_request};
+use super::{Calls, counted_as, failed, route_request};
 use crate::exchange::{Exchange, ExchangePeer, ExchangeSender, Failure, Incoming, Outcome, Outgoing};
-use crate::gateway::{Era, GatewayRequest};
+use crate::gateway::{self, Endpoint, Era, GatewayRequest};
 use crate::input;
 use crate::metrics::Hop;
 use crate::upstream::meta::CAPABILITIES_KEY;
 use crate::upstream::{CallOptions, VerifiedCaller};
-use crate::world::ToolRoute;
+use crate::world::{Found, ItemRoute};
+
+/// The code of MCP 2025-11-25 for a resource that is not there.
+const RESOURCE_NOT_FOUND: i64 = -32002;
 
 /// One call with everything that has been found out about it.
 pub(super) struct Call {
@@ -38,8 +43,10 @@ pub(super) struct Call {
     pub(super) request: GatewayRequest,
     /// What it demands.
     pub(super) demand: Demand,
-    /// What it calls.
-    pub(super) route: Arc<ToolRoute>,
+    /// Where it may run.
+    pub(super) route: Arc<ItemRoute>,
+    /// What the server calls what it is about.
+    name: String,
     /// When the client stops waiting.
     pub(super) deadline: Mono,
 }
@@ -59,11 +66,35 @@ pub(super) async fn run(calls: &Arc<Calls>, request: GatewayRequest, mut peer: E
     };
     let span = span(&call);
     let (outcome, hop) = attempt(calls, &call, &mut peer).instrument(span.clone()).await;
+    let outcome = in_clients_terms(&call, outcome);
     let took = calls.parts.clock.now().mono.since(began.mono);
-    let capability = call.route.capability.to_string();
+    let capability = counted_as(&call.route.capability);
     calls.parts.metrics.call_ended(&capability, &outcome, hop, took);
     span.in_scope(|| log_end(&outcome, took));
     peer.finish(outcome);
+}
+
+/// What was read, as its client's era and its catalogue know it.
+fn in_clients_terms(call: &Call, outcome: Outcome) -> Outcome {
+    let gateway::Target::Item(Kind::Resource, asked) = &call.request.target else { return outcome };
+    let modern = call.request.caller.client.era == Era::Modern;
+    match outcome {
+        Outcome::Result(result) => {
+            let result = restored(result, &call.name, asked);
+            Outcome::Result(if modern { with_cache_hints(result) } else { result })
+        }
+        Outcome::Error(error) if modern && RpcError::from_raw(&error).code == RESOURCE_NOT_FOUND => {
+            Outcome::Error(with_code(error, codes::INVALID_PARAMS))
+        }
+        outcome => outcome,
+    }
+}
+
+/// The error as its server wrote it, under another code.
+fn with_code(error: Box<RawValue>, code: i64) -> Box<RawValue> {
+    let Ok(mut object) = RawObject::parse(&error) else { return error };
+    object.set("code", json::to_raw(&code));
+    object.to_raw()
 }
 
 fn span(call: &Call) -> Span {
@@ -85,7 +116,7 @@ fn log_end(outcome: &Outcome, took: Duration) {
     let took_ms = took.as_secs_f64() * 1000.0;
     match outcome {
         Outcome::Result(_) => debug!(took_ms, "call answered"),
-        Outcome::Error(_) => debug!(took_ms, "the tool's server answered with an error"),
+        Outcome::Error(_) => debug!(took_ms, "the server answered with an error"),
         Outcome::Failed(failure @ Failure::Denied { .. }) => info!(took_ms, %failure, "call denied"),
         Outcome::Failed(failure) => info!(took_ms, %failure, code = failure.code(), "call failed"),
     }
@@ -93,14 +124,35 @@ fn log_end(outcome: &Outcome, took: Duration) {
 
 fn prepare(calls: &Calls, request: GatewayRequest, now: Now) -> Result<Call, Failure> {
     let demand = calls.demand(&request)?;
-    let route = calls.parts.world.load().route(&request.tool).ok_or_else(|| unknown(&request.tool))?;
+    let Found { route, name } = find(calls, &request).ok_or_else(|| unknown(&request))?;
+    if !methods::is_routed(route.kind, &request.method) {
+        let detail = format!("{} cannot be asked of a {}", request.method, route.kind);
+        return Err(Failure::Refused { code: codes::METHOD_NOT_FOUND, detail });
+    }
     let deadline = now.mono + demand.patience;
-    Ok(Call { id: request.caller.call_id, request, demand, route, deadline })
+    Ok(Call { id: request.caller.call_id, request, demand, route, name, deadline })
 }
 
-fn unknown(tool: &str) -> Failure {
-    let shown: String = tool.chars().filter(|c| !c.is_control()).take(128).collect();
-    Failure::Refused { code: codes::INVALID_PARAMS, detail: format!("unknown tool: {shown}") }
+fn find(calls: &Calls, request: &GatewayRequest) -> Option<Found> {
+    let world = calls.parts.world.load();
+    let found = world.view(&request.endpoint).and_then(|view| view.find(&request.target, &world));
+    found.or_else(|| match (&request.endpoint, &request.target) {
+        // The operator and those who know whom they want may name a tool by its path.
+        (Endpoint::All, gateway::Target::Item(Kind::Tool, name)) => {
+            let route = world.route(name)?;
+            Some(Found { name: route.name.to_string(), route })
+        }
+        _ => None,
+    })
+}
+
+fn unknown(request: &GatewayRequest) -> Failure {
+    let code = match (&request.target, request.caller.client.era) {
+        // MCP 2025-11-25 "Resources", Error Handling; later revisions say invalid params.
+        (gateway::Target::Item(Kind::Resource, _), Era::Legacy) => RESOURCE_NOT_FOUND,
+        _ => codes::INVALID_PARAMS,
+    };
+    Failure::Refused { code, detail: format!("unknown {}", request.target) }
 }
 
 async fn attempt(calls: &Arc<Calls>, call: &Call, peer: &mut ExchangePeer) -> (Outcome, Hop) {
@@ -109,7 +161,7 @@ async fn attempt(calls: &Arc<Calls>, call: &Call, peer: &mut ExchangePeer) -> (O
         Ok(steps) => steps,
         Err(failure) => return (failed(failure), Hop::Local),
     };
-    let params = match with_tool_name(&call.request.params, call.route.tool.as_str()) {
+    let params = match renamed(&call.request.params, &call.request.method, call.route.kind, &call.name) {
         Ok(params) => params,
         Err(failure) => return (failed(failure), Hop::Local),
     };
@@ -180,18 +232,6 @@ fn steps(route: &Route<'_>) -> Vec<Step> {
     steps
 }
 
-/// The params under the tool's own name, which is what its server knows. Mostly that is the name that the client used,
-/// and then nothing is copied.
-pub(super) fn with_tool_name<'a>(params: &'a RawValue, tool: &str) -> Result<Cow<'a, RawValue>, Failure> {
-    let wrong = |detail: String| Failure::Refused { code: codes::INVALID_PARAMS, detail };
-    let mut object = RawObject::parse(params).map_err(|error| wrong(format!("params: {error}")))?;
-    if object.get_str("name").is_some_and(|name| name == tool) {
-        return Ok(Cow::Borrowed(params));
-    }
-    object.set_str("name", tool);
-    Ok(Cow::Owned(object.to_raw()))
-}
-
 /// What has been tried without anything being handed over.
 #[derive(Default)]
 struct Tried {
@@ -220,7 +260,9 @@ async fn here(
     let me = calls.me();
     let now = calls.parts.clock.now();
     let capability = call.route.capability_of(&me.org);
-    let trying = calls.begin_try(me.node, &capability, call.id);
+    // A subscription that lasts must not look like a call that hangs.
+    let trying =
+        (call.request.method != methods::SUBSCRIBE).then(|| calls.begin_try(me.node, &capability, call.id));
     let caller = VerifiedCaller {
         org: me.org.clone(),
         node: me.node,
@@ -251,7 +293,9 @@ async fn here(
             Err(outcome) => outcome,
         };
     }
-    trying.end(health(&outcome, call.demand.patience));
+    if let Some(trying) = trying {
+        trying.end(health(&outcome, call.demand.patience));
+    }
     match outcome {
         Outcome::Failed(failure) if may_go_elsewhere(&failure) => {
             tried.here = Some(failure);
@@ -480,18 +524,6 @@ mod tests {
             (Failure::Refused { code: 0, detail: String::new() }, FOREVER, Health::Neutral),
         ] {
             assert_eq!(health(&failed(failure.clone()), patience), expected, "{failure:?}");
-        }
-    }
-
-    #[test]
-    fn the_tool_is_named_as_its_server_knows_it_and_ambiguous_params_are_refused() {
-        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
-        let params =
-            raw(r#"{"z": 1e400,"name":"acme__tool","arguments":{ "b":99999999999999999999, "a":[1.0]}}"#);
-        let expected = r#"{"z":1e400,"name":"tool","arguments":{ "b":99999999999999999999, "a":[1.0]}}"#;
-        assert_eq!(with_tool_name(&params, "tool").unwrap().get(), expected);
-        for wrong in [r#"{"name":"a","name":"b"}"#, "[]", "7"] {
-            assert!(matches!(with_tool_name(&raw(wrong), "tool"), Err(Failure::Refused { .. })), "{wrong}");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use comity_protocol::call::caller::{AttemptId, Effect};
 use comity_protocol::call::frame::{FrameKind, PAYLOAD_BYTES_MAX};
 use comity_protocol::call::header::HeaderParts;
+use comity_protocol::call::methods::{SUBSCRIBE, is_repeatable};
 use comity_protocol::call::{CallOutcome, CallPlan, Caller, Principal, Target};
 use comity_protocol::ids::{NodeId, PayloadDigest};
 use comity_protocol::json;
@@ -78,7 +79,8 @@ fn plan(calls: &Calls, call: &Call, params: &RawValue) -> CallPlan {
             trace: call.demand.trace.clone(),
             hops: 1,
         },
-        vouched: calls.parts.config.borrow().vouches_for(&call.route.capability),
+        vouched: is_repeatable(&call.request.method)
+            || calls.parts.config.borrow().vouches_for(&call.route.capability),
         deadline: call.deadline,
     }
 }
@@ -262,7 +264,10 @@ impl Driver<'_> {
         let Some(mesh) = self.calls.parts.mesh.get() else {
             return self.machine.handle_lost(attempt, "this node has joined no mesh".into(), now);
         };
-        self.trying = Some(self.calls.begin_try(node, &self.call.route.capability, self.call.id));
+        // A subscription that lasts must not look like a call that hangs.
+        if self.call.request.method != SUBSCRIBE {
+            self.trying = Some(self.calls.begin_try(node, &self.call.route.capability, self.call.id));
+        }
         let addresses = addresses(self.calls, &node);
         let opening = Box::pin(async move { mesh.open_call(node, &addresses).await });
         self.opening = Some((attempt, node, opening));

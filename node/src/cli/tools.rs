@@ -89,7 +89,7 @@ fn row(tool: &ToolInfo) -> [String; 5] {
         or_dash(tool.name.as_ref()),
         state.to_owned(),
         tool.providers.to_string(),
-        format!("{}/{}/{}", tool.org, tool.server, tool.tool),
+        tool.capability.clone(),
         shorten(tool.description.as_deref().unwrap_or_default(), 60),
     ]
 }

@@ -2,7 +2,7 @@
 
 use comity_protocol::constraints::{DataClass, TrustLevel};
 use comity_protocol::geo::{Country, CountrySet, resolve_place};
-use comity_protocol::ids::{MeshName, NodeId, OrgName, RootHash, ServerName, ToolName};
+use comity_protocol::ids::{ItemName, MeshName, NodeId, OrgName, RootHash, ServerName};
 use toml::de::DeValue;
 
 use super::setting::{Setting, TextSetting, describe};
@@ -23,7 +23,7 @@ macro_rules! parsed_setting {
 parsed_setting! {
     OrgName: "an org name such as \"acme.example\"",
     ServerName: "a server name such as \"crm\" (letters, digits, - and _; at most 64)",
-    ToolName: "a tool's own name, as its server gives it",
+    ItemName: "a tool's own name, as its server gives it",
     MeshName: "a mesh name such as \"comity\"",
     RootHash: "the line that `comity org root` prints on the org's own machine, \"blake3:\" and 64 hexadecimal digits",
     NodeId: "a node's id, as `comity peers` and `comity status` print it, \"12D3KooW…\"",

@@ -1,5 +1,6 @@
 //! The `[mcp]` section: the endpoint that AI clients talk to.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use super::constraints::read_constraints;
 use super::limits::LimitsConfig;
 use super::section::Section;
 use super::setting::{ByteSize, HttpUrl, TextSetting};
-use crate::face::{FaceConfig, FaceLimits, TokenConfig, TokenSecret};
+use crate::face::{FaceConfig, FaceLimits, Profile, RAW, TokenConfig, TokenSecret};
 use crate::files::read_bounded;
 
 /// Tokens that one configuration may hold.
@@ -18,6 +19,11 @@ pub const TOKENS_MAX: usize = 256;
 pub const TOKEN_BYTES_MIN: usize = 16;
 /// Largest token, and largest token file.
 pub const TOKEN_BYTES_MAX: usize = 4096;
+
+/// Profiles that one configuration may hold.
+pub const PROFILES_MAX: usize = 64;
+/// Longest name of a profile, in bytes.
+pub const PROFILE_NAME_BYTES_MAX: usize = 64;
 
 /// Longest `instructions`, in bytes.
 pub const INSTRUCTIONS_BYTES_MAX: usize = 8 * 1024;
@@ -35,8 +41,12 @@ pub struct McpConfig {
     pub body_max: ByteSize,
     /// What clients' models are told that this server is for.
     pub instructions: Option<String>,
+    /// More tools than so many are found by words instead of listed.
+    pub defer_tools_above: Option<u32>,
     /// Who may call. Empty: whoever can reach the endpoint.
     pub tokens: Vec<TokenConfig>,
+    /// Further endpoints, `/mcp/<name>`.
+    pub profiles: BTreeMap<String, Profile>,
 }
 
 impl Default for McpConfig {
@@ -47,7 +57,9 @@ impl Default for McpConfig {
             allowed_hosts: Vec::new(),
             body_max: ByteSize::mib(4),
             instructions: None,
+            defer_tools_above: None,
             tokens: Vec::new(),
+            profiles: BTreeMap::new(),
         }
     }
 }
@@ -60,13 +72,11 @@ impl McpConfig {
             allowed_origins: section.list_of_distinct("allowed_origins").unwrap_or_default(),
             allowed_hosts: section.list_of_distinct("allowed_hosts").unwrap_or_default(),
             body_max: section.or_within("body_max", default.body_max, ByteSize::kib(1)..=ByteSize::mib(64)),
-            instructions: section.get("instructions"),
+            instructions: read_instructions(&mut section),
+            defer_tools_above: section.get("defer_tools_above"),
             tokens: read_tokens(&mut section),
+            profiles: read_profiles(&mut section),
         };
-        if config.instructions.as_ref().is_some_and(|text| text.len() > INSTRUCTIONS_BYTES_MAX) {
-            let hint = format!("keep to {INSTRUCTIONS_BYTES_MAX} bytes");
-            section.fault("instructions", "is too long", hint);
-        }
         if !config.listen.ip().is_loopback() && config.tokens.is_empty() {
             let problem =
                 format!("{} can be reached from other machines and asks for no token", config.listen);
@@ -93,6 +103,8 @@ impl McpConfig {
             tokens: self.tokens.clone(),
             constraints: constraints.clone(),
             instructions: self.instructions.clone(),
+            defer_tools_above: self.defer_tools_above.map(|most| most as usize),
+            profiles: self.profiles.clone(),
             limits: FaceLimits {
                 body_bytes_max: self.body_max.as_usize(),
                 calls_max: limits.calls_in_flight_max as usize,
@@ -101,6 +113,45 @@ impl McpConfig {
             },
             ..FaceConfig::default()
         }
+    }
+}
+
+fn read_instructions(section: &mut Section<'_>) -> Option<String> {
+    let instructions = section.get::<String>("instructions");
+    if instructions.as_ref().is_some_and(|text| text.len() > INSTRUCTIONS_BYTES_MAX) {
+        let hint = format!("keep to {INSTRUCTIONS_BYTES_MAX} bytes");
+        section.fault("instructions", "is too long", hint);
+    }
+    instructions
+}
+
+fn read_profiles(mcp: &mut Section<'_>) -> BTreeMap<String, Profile> {
+    let mut profiles = BTreeMap::new();
+    for (name, span, mut section) in mcp.named_sections("profiles") {
+        let usable = |name: &str| {
+            (1..=PROFILE_NAME_BYTES_MAX).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        if name == RAW {
+            section.fault_at(span, "stands for single servers already", "rename the profile");
+        } else if !usable(&name) {
+            section.fault_at(span, "is no part of a path", "use lower-case letters, digits and -");
+        } else if profiles.len() == PROFILES_MAX {
+            section.fault_at(span, "is one profile too many", format!("keep at most {PROFILES_MAX}"));
+        }
+        profiles.insert(name, read_profile(&mut section));
+        section.finish();
+    }
+    profiles
+}
+
+fn read_profile(section: &mut Section<'_>) -> Profile {
+    Profile {
+        servers: section.list_of_distinct("servers").map(BTreeSet::from_iter),
+        tools: section.list_of_distinct("tools").map(BTreeSet::from_iter),
+        constraints: read_constraints(section.section("constraints")),
+        instructions: read_instructions(section),
+        defer_tools_above: section.get::<u32>("defer_tools_above").map(|most| most as usize),
     }
 }
 

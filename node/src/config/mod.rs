@@ -31,7 +31,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use comity_protocol::constraints::Constraints;
-use comity_protocol::ids::{CapabilityId, NodeId, OrgName, ServerName};
+use comity_protocol::ids::{CapabilityId, Kind, NodeId, OrgName, ServerName};
 use thiserror::Error;
 use toml::de::DeTable;
 
@@ -144,7 +144,7 @@ impl NodeConfig {
     /// Whether the operator here vouches that a tool may run twice: of this node's own org what `read_only` and
     /// `idempotent` of its servers name, of another what its pin names. Without that word no call is ever sent twice.
     pub fn vouches_for(&self, capability: &CapabilityId) -> bool {
-        let CapabilityId { org, server, tool } = capability;
+        let CapabilityId { org, server, kind: Kind::Tool, name: tool } = capability else { return false };
         let own = self.org.as_ref() == Some(org);
         let here = self.servers.get(server).filter(|_| own);
         let pinned = self.trust.iter().filter(|pin| pin.name == *org).flat_map(|pin| &pin.repeatable);

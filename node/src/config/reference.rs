@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{ConfigError, NodeConfig};
 
 /// Each table by its name in the reference, and a document that has it with one key that nobody knows.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 17] = [
     ("", "qqqq = 1"),
     ("node", "[node]\nqqqq = 1"),
     ("org", "[org]\nqqqq = 1"),
@@ -16,6 +16,7 @@ const TABLES: [(&str, &str); 16] = [
     ("mcp", "[mcp]\nqqqq = 1"),
     ("mcp.tokens[]", "[[mcp.tokens]]\nqqqq = 1"),
     ("mcp.tokens[].constraints", "[[mcp.tokens]]\nconstraints = { qqqq = 1 }"),
+    ("mcp.profiles.NAME", "[mcp.profiles.x]\nqqqq = 1"),
     ("admin", "[admin]\nqqqq = 1"),
     ("servers.NAME", "[servers.x]\nqqqq = 1"),
     ("servers_from[]", "[[servers_from]]\nqqqq = 1"),

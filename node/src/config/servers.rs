@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use comity_protocol::constraints::DataClass;
-use comity_protocol::ids::{ServerName, ToolName};
+use comity_protocol::ids::{ItemName, ServerName};
 
 use super::expand::{Lookup, expand};
 use super::section::Section;
@@ -26,12 +26,13 @@ pub struct ServerConfig {
     pub launch: Launch,
     /// Who may call its tools.
     pub share: Share,
-    /// The only tools that are offered; `None` offers all.
-    pub approve: Option<Vec<ToolName>>,
+    /// The only items that are offered: tools and prompts by name, resources and templates by URI. `None` offers all, and
+    /// the server itself.
+    pub approve: Option<Vec<ItemName>>,
     /// Tools that the operator vouches change nothing: they may be sent again and hedged.
-    pub read_only: Vec<ToolName>,
+    pub read_only: Vec<ItemName>,
     /// Tools that the operator vouches may run twice with the effect of once.
-    pub idempotent: Vec<ToolName>,
+    pub idempotent: Vec<ItemName>,
     /// How long one call may take here.
     pub timeout: Duration,
     /// Which era of MCP is spoken with it.

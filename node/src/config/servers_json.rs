@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use comity_protocol::constraints::DataClass;
-use comity_protocol::ids::{ServerName, ToolName};
+use comity_protocol::ids::{ItemName, ServerName};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -95,8 +95,8 @@ fn server(launch: Launch, entry: &ServersFrom) -> ServerConfig {
         launch,
         share: entry.share,
         approve: None,
-        read_only: Vec::<ToolName>::new(),
-        idempotent: Vec::<ToolName>::new(),
+        read_only: Vec::<ItemName>::new(),
+        idempotent: Vec::<ItemName>::new(),
         timeout: TIMEOUT_DEFAULT,
         era: crate::upstream::EraChoice::Auto,
         class_max: DataClass::Restricted,

@@ -92,6 +92,13 @@ const TAIL: &str = r#"# labels = { region = "eu-central" }
 # name = "ci"
 # token_file = "ci.token"
 # constraints = { allow_locations = ["EU"], class = 2 }
+#
+# Further endpoints, http://127.0.0.1:7420/mcp/NAME, each with what it shows and demands.
+# [mcp.profiles.support]
+# servers = ["crm", "mail"]          # only what these servers offer
+# tools = ["find_invoice"]           # of tools only these
+# constraints = { allow_locations = ["EU"] }
+# defer_tools_above = 40             # more tools than so many are found by words instead of listed
 
 [admin]
 # Health and metrics: /healthz/live, /healthz/ready, /metrics

@@ -142,7 +142,8 @@ fn every_key_is_read() {
         let id = CapabilityId {
             org: org.parse().expect("an org"),
             server: server.parse().expect("a server"),
-            tool: tool.parse().expect("a tool"),
+            kind: Kind::Tool,
+            name: tool.parse().expect("a tool"),
         };
         assert_eq!(config.vouches_for(&id), vouched, "{id}");
     }

@@ -1,6 +1,6 @@
 //! The `[trust]` section: the orgs that this node believes, each by the digest of its root.
 
-use comity_protocol::ids::{OrgName, RootHash, ServerName, ToolName};
+use comity_protocol::ids::{ItemName, OrgName, RootHash, ServerName};
 
 use super::section::Section;
 use super::setting::TextSetting;
@@ -29,7 +29,7 @@ pub struct ToolOfServer {
     /// The server, as the node that fronts it names it.
     pub server: ServerName,
     /// The tool, as the server names it.
-    pub tool: ToolName,
+    pub tool: ItemName,
 }
 
 impl TextSetting for ToolOfServer {
@@ -38,7 +38,7 @@ impl TextSetting for ToolOfServer {
     fn from_text(text: &str) -> Result<Self, String> {
         let (server, tool) = text.split_once('/').ok_or_else(|| format!("{text:?} has no slash"))?;
         let server = server.parse::<ServerName>().map_err(|error| error.to_string())?;
-        let tool = tool.parse::<ToolName>().map_err(|error| error.to_string())?;
+        let tool = tool.parse::<ItemName>().map_err(|error| error.to_string())?;
         Ok(Self { server, tool })
     }
 }

@@ -92,7 +92,7 @@ pub struct PeerInfo {
     pub advert_expires_in_s: Option<u64>,
 }
 
-/// One tool.
+/// One tool, or another item that a server offers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolInfo {
     /// The name that clients see; absent while it is hidden.
@@ -101,8 +101,12 @@ pub struct ToolInfo {
     pub org: String,
     /// The server, as its node names it.
     pub server: String,
-    /// The tool, as its server names it.
+    /// `tool`, `prompt`, `resource`, `template` or `server`.
+    pub kind: String,
+    /// The item, as its server names it.
     pub tool: String,
+    /// All of it in one text, which `comity tools approve` takes: `org/server/tool`, or `kind:org/server/name`.
+    pub capability: String,
     /// The digest of its contract.
     pub contract: String,
     /// What it is for.

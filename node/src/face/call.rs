@@ -85,7 +85,8 @@ pub(super) struct CallParts {
 pub(super) struct Waiting {
     pub(super) suspended: Arc<Suspended>,
     pub(super) principal: Arc<str>,
-    pub(super) tool: String,
+    /// The call: its method and what it is about.
+    pub(super) what: String,
 }
 
 /// A call's entry in its conversation; leaving scope ends it there.
@@ -327,7 +328,7 @@ impl Call {
             rounds: Rounds { waited: self.rounds.waited + 1, ..self.rounds },
         };
         let requests = Parked::input_requests(&parked.asked);
-        match waiting.suspended.keep(&waiting.principal, &waiting.tool, parked) {
+        match waiting.suspended.keep(&waiting.principal, &waiting.what, parked) {
             Ok(state) => Some(self.last(Outcome::Result(Parked::input_required(requests, &state)))),
             Err(parked) => {
                 self.exchange = parked.exchange;

@@ -1,6 +1,7 @@
 //! What the operator can set about the MCP face. Every field has a working default.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -8,7 +9,7 @@ use std::{
 
 use comity_protocol::constraints::Constraints;
 
-use super::auth::TokenConfig;
+use super::{auth::TokenConfig, door::Profile};
 
 /// The port of the MCP endpoint unless configured otherwise.
 pub const PORT_DEFAULT: u16 = 7420;
@@ -37,6 +38,10 @@ pub struct FaceConfig {
     pub instructions: Option<String>,
     /// Tells this node's `requestState`s from those of a node behind it: a short name that survives a restart.
     pub state_tag: String,
+    /// More tools than so many are found by words instead of listed; `None` lists them however many.
+    pub defer_tools_above: Option<usize>,
+    /// Further endpoints below the path, by name.
+    pub profiles: BTreeMap<String, Profile>,
     /// Bounds and deadlines.
     pub limits: FaceLimits,
 }
@@ -53,6 +58,8 @@ impl Default for FaceConfig {
             constraints: Constraints::default(),
             instructions: None,
             state_tag: String::new(),
+            defer_tools_above: None,
+            profiles: BTreeMap::new(),
             limits: FaceLimits::default(),
         }
     }
@@ -86,8 +93,8 @@ pub struct FaceLimits {
     pub input_wait: Duration,
     /// How long calls in flight may take to finish once the node shuts down.
     pub drain_grace: Duration,
-    /// Tools on one page of `tools/list`.
-    pub page_tools_max: usize,
+    /// Items on one page of a list.
+    pub page_items_max: usize,
 }
 
 impl Default for FaceLimits {
@@ -105,7 +112,7 @@ impl Default for FaceLimits {
             resume_grace: Duration::from_secs(60),
             input_wait: Duration::from_secs(15 * 60),
             drain_grace: Duration::from_secs(10),
-            page_tools_max: 1000,
+            page_items_max: 1000,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use comity_protocol::jsonrpc::{Id, RpcError, codes};
 use tokio::sync::{mpsc, oneshot};
 
-use super::logging::SharedThreshold;
+use super::{logging::SharedThreshold, watches::Watches};
 use crate::exchange::Outgoing;
 
 /// Calls that one client may have in flight. One more is refused as overloaded.
@@ -26,6 +26,8 @@ pub(super) struct Conversation {
     state: Mutex<State>,
     /// Set by `logging/setLevel`.
     pub(super) threshold: SharedThreshold,
+    /// What `resources/subscribe` asked for.
+    pub(super) watches: Watches,
 }
 
 #[derive(Debug, Default)]

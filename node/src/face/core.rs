@@ -1,39 +1,46 @@
 //! What both transports share: from a request and its caller to an answer.
 
-use std::sync::Arc;
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use comity_protocol::{
-    constraints::Constraints,
-    json,
+    call::methods::{SUBSCRIBE, is_routed},
+    catalogue::Catalogue,
+    ids::Kind,
+    json::{self, RawObject},
     jsonrpc::{Id, Message, RpcError, codes},
     trace::TraceContext,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    about::About,
     auth::{Principal, Tokens},
     call::{Call, CallParts, Link, Logs, Waiting},
     config::FaceConfig,
     conversation::Conversation,
+    door::{Door, Doors},
+    find,
     guard::Guard,
-    handshake, listing,
+    handshake,
+    listing::{self, Page},
     logging::Threshold,
-    methods::{self, Method},
+    methods::{self, List, Method},
     params::{self, Head, Request},
     session::Sessions,
     suspended::{self, Suspended},
+    watches::{Holds, WATCHES_MAX, Watches},
 };
 use crate::{
-    exchange::Outgoing,
-    gateway::{CallerContext, ClientProfile, Era, Gateway, GatewayRequest, new_call_id},
+    exchange::{Outcome, Outgoing, exchange},
+    gateway::{CallerContext, ClientProfile, Era, Gateway, GatewayRequest, Target, new_call_id},
 };
 
 mod feed;
 
-pub(super) use feed::{ChangeFeed, Subscription};
+pub(super) use feed::{ChangeFeed, Filter, Subscription, Told};
 
 /// The state of one MCP endpoint.
 pub(super) struct Core {
@@ -54,7 +61,7 @@ pub(super) struct Core {
     pub(super) http_room: Arc<Semaphore>,
     /// Room for connections over the Unix socket.
     pub(super) line_room: Arc<Semaphore>,
-    constraints: Arc<Constraints>,
+    doors: Doors,
     calls: Arc<Semaphore>,
 }
 
@@ -63,6 +70,8 @@ pub(super) struct Core {
 pub(super) struct Caller<'a> {
     pub(super) principal: &'a Principal,
     pub(super) client: &'a ClientProfile,
+    /// By which endpoint.
+    pub(super) door: &'a Arc<Door>,
     /// Absent for 2026-07-28 over HTTP, where closing the stream is all that a client can say.
     pub(super) conversation: Option<&'a Arc<Conversation>>,
 }
@@ -82,14 +91,16 @@ pub(super) enum Plan {
     Ping,
     SetLevel(Threshold),
     Discover,
-    Listen { tools: bool },
-    ListTools { cursor: Option<Box<RawValue>> },
-    CallTool(CallPlan),
+    Listen(Filter),
+    List { list: List, cursor: Option<Box<RawValue>> },
+    Subscribe { uri: String },
+    Unsubscribe { uri: String },
+    Request(CallPlan),
 }
 
-/// What `tools/call` asks for, besides what is passed on unread.
+/// What a request that is routed asks for, besides what is passed on unread.
 pub(super) struct CallPlan {
-    tool: String,
+    target: Target,
     progress_token: Option<Box<RawValue>>,
     logs: Logs,
     trace: Option<TraceContext>,
@@ -107,10 +118,28 @@ impl Plan {
     ///
     /// # Errors
     /// `-32601` for a method that does not exist in this era, `-32602` for parameters that make no sense.
-    pub(super) fn of(method: &str, era: Era, head: &Head<'_>) -> Result<Self, RpcError> {
-        Ok(match methods::find(method, era)? {
-            Method::CallTool => Self::CallTool(CallPlan::of(era, head)?),
-            Method::ListTools => Self::ListTools { cursor: head.params.cursor.map(RawValue::to_owned) },
+    pub(super) fn of(method: &str, era: Era, head: &Head<'_>, door: &Door) -> Result<Self, RpcError> {
+        let known = match methods::find(method, era) {
+            Ok(known) => known,
+            // What the node does not know, the server may.
+            Err(_) if door.is_raw() && is_routed(Kind::Server, method) => {
+                return CallPlan::of(era, head, Target::Server).map(Self::Request);
+            }
+            Err(error) => return Err(error),
+        };
+        let item = |kind, name, member| {
+            let target = Target::Item(kind, params::text(name, member)?.into_owned());
+            CallPlan::of(era, head, target).map(Self::Request)
+        };
+        let uri = || params::text(head.params.uri, "uri").map(Cow::into_owned);
+        Ok(match known {
+            Method::CallTool => return item(Kind::Tool, head.params.name, "name"),
+            Method::GetPrompt => return item(Kind::Prompt, head.params.name, "name"),
+            Method::ReadResource => return item(Kind::Resource, head.params.uri, "uri"),
+            Method::Complete => return CallPlan::of(era, head, completed(head)?).map(Self::Request),
+            Method::List(list) => Self::List { list, cursor: head.params.cursor.map(RawValue::to_owned) },
+            Method::Subscribe => Self::Subscribe { uri: uri()? },
+            Method::Unsubscribe => Self::Unsubscribe { uri: uri()? },
             Method::Ping => Self::Ping,
             Method::SetLevel => {
                 let level = head.params.level.and_then(Threshold::from_raw);
@@ -119,16 +148,24 @@ impl Plan {
                 )
             }
             Method::Discover => Self::Discover,
-            Method::Listen => Self::Listen { tools: wants_tools(head)? },
+            Method::Listen => Self::Listen(filter(head)?),
             Method::Initialize => {
                 return Err(RpcError::new(codes::INVALID_REQUEST, "this session is initialized already"));
             }
         })
     }
 
+    /// The tool that is to be called, if the request calls one.
+    pub(super) fn tool(&self) -> Option<&str> {
+        match self {
+            Self::Request(CallPlan { target: Target::Item(Kind::Tool, name), .. }) => Some(name),
+            _ => None,
+        }
+    }
+
     /// Adds the trace that came outside the message; one inside it is closer to the caller and wins.
     pub(super) fn with_trace(mut self, outer: impl FnOnce() -> Option<TraceContext>) -> Self {
-        if let Self::CallTool(plan) = &mut self
+        if let Self::Request(plan) = &mut self
             && plan.trace.is_none()
         {
             plan.trace = outer();
@@ -138,8 +175,7 @@ impl Plan {
 }
 
 impl CallPlan {
-    fn of(era: Era, head: &Head<'_>) -> Result<Self, RpcError> {
-        let tool = params::text(head.params.name, "name")?.into_owned();
+    fn of(era: Era, head: &Head<'_>, target: Target) -> Result<Self, RpcError> {
         let progress_token = head.meta.progress_token.map(progress_token).transpose()?;
         let logs = match era {
             Era::Legacy => Logs::AsConversation,
@@ -153,7 +189,7 @@ impl CallPlan {
             state: state.into_owned(),
             responses: head.params.input_responses.map(RawValue::to_owned),
         });
-        Ok(Self { tool, progress_token, logs, trace: head.meta.trace(), retry })
+        Ok(Self { target, progress_token, logs, trace: head.meta.trace(), retry })
     }
 }
 
@@ -167,13 +203,29 @@ impl Core {
             tasks: TaskTracker::new(),
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
-            constraints: Arc::new(config.constraints.clone()),
+            doors: Doors::new(&config),
             http_room: Arc::new(Semaphore::new(config.limits.connections_max)),
             line_room: Arc::new(Semaphore::new(config.limits.connections_max)),
             calls: Arc::new(Semaphore::new(config.limits.calls_max)),
             gateway,
             config,
         }
+    }
+
+    /// The endpoint at `path`, if there is one and something behind it.
+    pub(super) fn door(&self, path: &str) -> Option<Arc<Door>> {
+        self.doors.at(path).filter(|door| !door.is_raw() || door.catalogue(&*self.gateway).is_some())
+    }
+
+    /// What the endpoint shows and says of itself now.
+    ///
+    /// # Errors
+    /// `-32002` when its server has gone away.
+    pub(super) fn about(&self, door: &Door) -> Result<(Arc<Catalogue>, About), RpcError> {
+        let gone = || RpcError::new(codes::UNREACHABLE, "nobody here or known offers this server any more");
+        let catalogue = door.catalogue(&*self.gateway).ok_or_else(gone)?;
+        let about = door.about(&catalogue);
+        Ok((catalogue, about))
     }
 
     /// Answers a request. Never waits.
@@ -188,10 +240,13 @@ impl Core {
     ) -> Result<Answer, RpcError> {
         let era = caller.client.era;
         match plan {
-            Plan::CallTool(plan) => self.call(plan, request, caller).map(Answer::Call),
-            Plan::ListTools { cursor } => {
-                let tools_max = self.config.limits.page_tools_max;
-                listing::page(&self.gateway.catalogue(), cursor.as_deref(), tools_max, era).map(Answer::Ready)
+            Plan::Request(plan) => self.routed(plan, request, caller),
+            Plan::List { list, cursor } => {
+                let (catalogue, about) = self.about(caller.door)?;
+                let listed = caller.door.listed(&catalogue, list.kind());
+                let items_max = self.config.limits.page_items_max;
+                let page = Page { list, cursor: cursor.as_deref(), items_max, era };
+                listing::page(&listed, &about, page).map(Answer::Ready)
             }
             Plan::Ping => Ok(Answer::Ready(empty())),
             Plan::SetLevel(threshold) => {
@@ -199,16 +254,21 @@ impl Core {
                 Ok(Answer::Ready(empty()))
             }
             Plan::Discover => {
-                Ok(Answer::Ready(handshake::discover_result(self.config.instructions.as_deref())))
+                let (_, about) = self.about(caller.door)?;
+                Ok(Answer::Ready(handshake::discover_result(&about)))
             }
-            Plan::Listen { tools } => {
-                let link = caller
-                    .conversation
-                    .map(|conversation| Link::begin(conversation, &request.id))
-                    .transpose()?;
-                Ok(Answer::Subscription(Subscription::new(request.id, tools, link, self)))
+            Plan::Subscribe { uri } => self.subscribe(uri, request, caller).map(Answer::Call),
+            Plan::Unsubscribe { uri } => {
+                caller.conversation.inspect(|conversation| conversation.watches.unwatch(&uri));
+                Ok(Answer::Ready(empty()))
             }
+            Plan::Listen(filter) => self.listen(filter, request, caller).map(Answer::Subscription),
         }
+    }
+
+    /// The endpoint that needs no path.
+    pub(super) fn main_door(&self) -> &Arc<Door> {
+        self.doors.main()
     }
 
     /// How many calls hold a place.
@@ -221,17 +281,46 @@ impl Core {
         self.gateway.changes()
     }
 
+    /// A request for the gateway, unless it is for one of the node's own tools.
+    fn routed(
+        &self,
+        mut plan: CallPlan,
+        mut request: Request,
+        caller: Caller<'_>,
+    ) -> Result<Answer, RpcError> {
+        let own = match &plan.target {
+            Target::Item(Kind::Tool, name) if !caller.door.is_raw() => name.as_str(),
+            _ => "",
+        };
+        match own {
+            find::FIND => {
+                let (catalogue, _) = self.about(caller.door)?;
+                let head = request.head()?;
+                return find::find(&catalogue, head.params.arguments, caller.client.era).map(Answer::Ready);
+            }
+            find::CALL => {
+                let (name, params) = find::unwrapped(&request.params.unwrap_or_else(empty))?;
+                plan.target = Target::tool(name);
+                request.params = Some(params);
+            }
+            _ => {}
+        }
+        if !caller.door.admits(&plan.target, &*self.gateway) {
+            return Err(params::invalid(format!("unknown {}", plan.target)));
+        }
+        self.call(plan, request, caller).map(Answer::Call)
+    }
+
     fn call(&self, plan: CallPlan, request: Request, caller: Caller<'_>) -> Result<Call, RpcError> {
-        let overloaded = |_| RpcError::new(codes::OVERLOADED, "this node has too many calls in flight");
-        let permit = Arc::clone(&self.calls).try_acquire_owned().map_err(overloaded)?;
+        let permit = self.place()?;
         let link =
             caller.conversation.map(|conversation| Link::begin(conversation, &request.id)).transpose()?;
-        let CallPlan { tool, progress_token, logs, trace, retry } = plan;
-        let principal = Arc::clone(&caller.principal.name);
+        let CallPlan { target, progress_token, logs, trace, retry } = plan;
+        let what = format!("{} {target:?} at {:?}", request.method, caller.door.key);
         let waiting = (caller.client.era == Era::Modern).then(|| Waiting {
             suspended: Arc::clone(&self.suspended),
-            principal,
-            tool: tool.clone(),
+            principal: Arc::clone(&caller.principal.name),
+            what: what.clone(),
         });
         let parts = CallParts {
             id: request.id,
@@ -243,16 +332,102 @@ impl Core {
         };
         if let Some(retry) = retry.filter(|retry| self.suspended.is_ours(&retry.state)) {
             let responses = suspended::responses(retry.responses.as_deref())?;
-            let mut parked = self.suspended.take(&retry.state, &caller.principal.name, &tool)?;
+            let mut parked = self.suspended.take(&retry.state, &caller.principal.name, &what)?;
             parked.answer(responses);
             return Ok(Call::resume(parts, parked, link));
         }
         let context = self.context(caller, trace)?;
-        tracing::debug!(call_id = %context.call_id, principal = %context.principal, tool, "call");
-        let params = request.params.unwrap_or_else(empty);
-        let exchange =
-            self.gateway.request(GatewayRequest { method: request.method, tool, params, caller: context });
+        tracing::debug!(call_id = %context.call_id, principal = %context.principal, method = %request.method, %target, "call");
+        let exchange = self.gateway.request(GatewayRequest {
+            method: request.method,
+            endpoint: caller.door.endpoint.clone(),
+            target,
+            params: request.params.unwrap_or_else(empty),
+            caller: context,
+        });
         Ok(Call::new(parts, exchange, link))
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, RpcError> {
+        let overloaded = |_| RpcError::new(codes::OVERLOADED, "this node has too many calls in flight");
+        Arc::clone(&self.calls).try_acquire_owned().map_err(overloaded)
+    }
+
+    /// A legacy client's subscription: answered once it holds, or with why it does not.
+    fn subscribe(&self, uri: String, request: Request, caller: Caller<'_>) -> Result<Call, RpcError> {
+        let none = || RpcError::new(codes::METHOD_NOT_FOUND, "no subscriptions without a session");
+        let conversation = Arc::clone(caller.conversation.ok_or_else(none)?);
+        let permit = self.place()?;
+        let link = Some(Link::begin(&conversation, &request.id)?);
+        let params = request.params.unwrap_or_else(empty);
+        let holds = self.watch(&conversation.watches, uri.clone(), params, caller)?;
+        let (exchange, peer) = exchange();
+        self.tasks.spawn(async move {
+            match holds.await {
+                Ok(Ok(())) => peer.finish(Outcome::Result(empty())),
+                Ok(Err(outcome)) => {
+                    conversation.watches.unwatch(&uri);
+                    peer.finish(outcome);
+                }
+                // Replaced by a later one before it was known: its answer stands for both.
+                Err(_) => peer.finish(Outcome::Result(empty())),
+            }
+        });
+        let parts = CallParts {
+            id: request.id,
+            client: caller.client.clone(),
+            progress_token: None,
+            logs: Logs::AsConversation,
+            waiting: None,
+            permit,
+        };
+        Ok(Call::new(parts, exchange, link))
+    }
+
+    /// Begins to watch a resource on behalf of a client.
+    fn watch(
+        &self,
+        watches: &Watches,
+        uri: String,
+        params: Box<RawValue>,
+        caller: Caller<'_>,
+    ) -> Result<Holds, RpcError> {
+        if !watches.has_room() {
+            let text = format!("{WATCHES_MAX} resources are watched already");
+            return Err(RpcError::new(codes::OVERLOADED, text));
+        }
+        let target = Target::Item(Kind::Resource, uri.clone());
+        if !caller.door.admits(&target, &*self.gateway) {
+            return Err(params::invalid(format!("unknown {target}")));
+        }
+        let exchange = self.gateway.request(GatewayRequest {
+            method: SUBSCRIBE.to_owned(),
+            endpoint: caller.door.endpoint.clone(),
+            target,
+            params,
+            caller: self.context(caller, None)?,
+        });
+        Ok(watches.watch(uri, exchange))
+    }
+
+    /// A modern client's stream of notifications. A resource that cannot be watched is left out of what it is told of.
+    fn listen(&self, filter: Filter, request: Request, caller: Caller<'_>) -> Result<Subscription, RpcError> {
+        let meta = request.head()?.params.meta.map(RawValue::to_owned);
+        let link =
+            caller.conversation.map(|conversation| Link::begin(conversation, &request.id)).transpose()?;
+        let (watches, mut asked) = (Watches::default(), VecDeque::new());
+        for uri in filter.uris {
+            let mut params = RawObject::new();
+            params.set_str("uri", &uri);
+            if let Some(meta) = &meta {
+                params.set("_meta", meta.clone());
+            }
+            if let Ok(holds) = self.watch(&watches, uri.clone(), params.to_raw(), caller) {
+                asked.push_back((uri, holds));
+            }
+        }
+        let door = Arc::clone(caller.door);
+        Ok(Subscription::new(request.id, filter.lists, (watches, asked), link, self, door))
     }
 
     fn context(&self, caller: Caller<'_>, trace: Option<TraceContext>) -> Result<CallerContext, RpcError> {
@@ -261,7 +436,7 @@ impl Core {
         Ok(CallerContext {
             call_id: new_call_id().map_err(no_randomness)?,
             principal: Arc::clone(&caller.principal.name),
-            endpoint_constraints: Arc::clone(&self.constraints),
+            endpoint_constraints: Arc::clone(&caller.door.constraints),
             token_constraints: caller.principal.constraints.clone(),
             trace,
             deadline: None,
@@ -322,13 +497,50 @@ fn progress_token(raw: &RawValue) -> Result<Box<RawValue>, RpcError> {
     }
 }
 
-fn wants_tools(head: &Head<'_>) -> Result<bool, RpcError> {
+/// What a completion is for: a prompt, or a template of resources.
+fn completed(head: &Head<'_>) -> Result<Target, RpcError> {
     #[derive(Deserialize)]
-    struct Filter {
-        #[serde(rename = "toolsListChanged", default)]
-        tools: Option<bool>,
+    struct Reference<'a> {
+        #[serde(borrow, default, rename = "type")]
+        kind: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        name: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        uri: Option<&'a RawValue>,
     }
-    let filter =
+    let reference = head.params.reference.ok_or_else(|| params::invalid("`ref` must be an object"))?;
+    let reference: Reference<'_> = params::object(reference)?;
+    match params::text(reference.kind, "ref.type")?.as_ref() {
+        "ref/prompt" => {
+            Ok(Target::Item(Kind::Prompt, params::text(reference.name, "ref.name")?.into_owned()))
+        }
+        "ref/resource" => {
+            Ok(Target::Item(Kind::Template, params::text(reference.uri, "ref.uri")?.into_owned()))
+        }
+        _ => Err(params::invalid("`ref.type` must be ref/prompt or ref/resource")),
+    }
+}
+
+fn filter(head: &Head<'_>) -> Result<Filter, RpcError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Wanted {
+        #[serde(default)]
+        tools_list_changed: Option<bool>,
+        #[serde(default)]
+        prompts_list_changed: Option<bool>,
+        #[serde(default)]
+        resources_list_changed: Option<bool>,
+        #[serde(default)]
+        resource_subscriptions: Option<Vec<String>>,
+    }
+    let wanted =
         head.params.notifications.ok_or_else(|| params::invalid("`notifications` must be an object"))?;
-    Ok(params::object::<Filter>(filter)?.tools == Some(true))
+    let wanted = params::object::<Wanted>(wanted)?;
+    let uris = wanted.resource_subscriptions.unwrap_or_default();
+    if uris.len() > WATCHES_MAX {
+        return Err(params::invalid(format!("at most {WATCHES_MAX} resources can be watched")));
+    }
+    let lists = [wanted.tools_list_changed, wanted.prompts_list_changed, wanted.resources_list_changed];
+    Ok(Filter { lists: lists.map(|list| list == Some(true)), uris })
 }

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use comity_protocol::{
-    json,
+    json::{self, RawObject},
     jsonrpc::{RpcError, codes},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
+use super::about::About;
 use super::params::{META_CAPABILITIES, META_VERSION, MetaHead, Request, invalid, object, text};
 use crate::gateway::{ClientProfile, Era};
 
@@ -66,55 +67,30 @@ pub(super) fn initialize(request: &Request) -> Result<Handshake, RpcError> {
 }
 
 /// The result of `initialize`.
-pub(super) fn initialize_result(version: &str, instructions: Option<&str>) -> Box<RawValue> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Initialized<'a> {
-        protocol_version: &'a str,
-        capabilities: serde_json::Value,
-        server_info: serde_json::Value,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        instructions: Option<&'a str>,
+pub(super) fn initialize_result(version: &str, about: &About) -> Box<RawValue> {
+    let mut result = RawObject::new();
+    result.set_str("protocolVersion", version);
+    result.set("capabilities", about.capabilities.clone());
+    result.set("serverInfo", about.info.clone());
+    if let Some(instructions) = &about.instructions {
+        result.set("instructions", instructions.clone());
     }
-    let capabilities = capabilities();
-    json::to_raw(&Initialized {
-        protocol_version: version,
-        capabilities,
-        server_info: server_info(),
-        instructions,
-    })
+    result.to_raw()
 }
 
-/// The result of `server/discover`. It may be kept: what it says changes only with this program and its configuration.
-pub(super) fn discover_result(instructions: Option<&str>) -> Box<RawValue> {
-    const TTL_MS: u64 = 60_000;
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Discovered<'a> {
-        result_type: &'a str,
-        supported_versions: Vec<&'a str>,
-        capabilities: serde_json::Value,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        instructions: Option<&'a str>,
-        ttl_ms: u64,
-        cache_scope: &'a str,
-        #[serde(rename = "_meta")]
-        meta: serde_json::Value,
+/// The result of `server/discover`. It may be kept for as long as a list: what it says changes with what there is.
+pub(super) fn discover_result(about: &About) -> Box<RawValue> {
+    let mut result = RawObject::new();
+    result.set_str("resultType", "complete");
+    result.set("supportedVersions", json::to_raw(&supported()));
+    result.set("capabilities", about.capabilities.clone());
+    if let Some(instructions) = &about.instructions {
+        result.set("instructions", instructions.clone());
     }
-    json::to_raw(&Discovered {
-        result_type: "complete",
-        supported_versions: supported(),
-        capabilities: capabilities(),
-        instructions,
-        ttl_ms: TTL_MS,
-        cache_scope: "private",
-        meta: server_meta(),
-    })
-}
-
-/// `_meta` of our own results: who answers.
-pub(super) fn server_meta() -> serde_json::Value {
-    json!({ "io.modelcontextprotocol/serverInfo": server_info() })
+    result.set("ttlMs", json::to_raw(&about.ttl_ms));
+    result.set_str("cacheScope", "private");
+    result.set("_meta", RawValue::from_string(about.meta()).expect("one value in braces"));
+    result.to_raw()
 }
 
 /// Checks what 2026-07-28 requires of every request and reads the client's description of itself.
@@ -148,15 +124,6 @@ pub(super) fn unsupported(requested: &str) -> RpcError {
 
 fn supported() -> Vec<&'static str> {
     std::iter::once(MODERN).chain(LEGACY).collect()
-}
-
-/// Only what is there: resources, prompts and completion join when the face carries them.
-fn capabilities() -> serde_json::Value {
-    json!({ "logging": {}, "tools": { "listChanged": true } })
-}
-
-fn server_info() -> serde_json::Value {
-    json!({ "name": "comity", "title": "Comity", "version": env!("CARGO_PKG_VERSION") })
 }
 
 fn own(raw: Option<&RawValue>) -> Option<Arc<RawValue>> {

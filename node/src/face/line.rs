@@ -5,7 +5,7 @@
 //!
 //! Source: MCP "stdio" transport of both eras, which allows its framing on any stream.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use comity_protocol::jsonrpc::{Limits, Message, RpcError, codes};
 use tokio::{
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     call::{Call, Wire},
     conversation::Conversation,
-    core::{self, Answer, Caller, ChangeFeed, Core, Plan, Subscription},
+    core::{self, Answer, Caller, ChangeFeed, Core, Plan, Subscription, Told},
     handshake::{self, Handshake},
     params::{Head, Request},
 };
@@ -145,12 +145,12 @@ impl Connection {
             return Err(RpcError::new(codes::INVALID_REQUEST, "this session is initialized already"));
         }
         let handshake = handshake::initialize(request)?;
-        let result =
-            handshake::initialize_result(handshake.version, self.core.config.instructions.as_deref());
+        let door = Arc::clone(self.core.main_door());
+        let (catalogue, about) = self.core.about(&door)?;
+        let result = handshake::initialize_result(handshake.version, &about);
         self.handshake = Some(handshake);
-        let changes = self.core.changes();
-        let told = Arc::new(AtomicU64::new(*changes.borrow()));
-        let feed = ChangeFeed::new(changes, told);
+        let told = Arc::new(Told::all(&door, &catalogue));
+        let feed = ChangeFeed::new(&self.core, door, told, Arc::clone(&self.conversation));
         self.feeds.spawn(tell_changes(feed, self.out.clone(), self.core.draining.clone()));
         Ok(Some(Message::Response { id: request.id.clone(), result }))
     }
@@ -167,12 +167,16 @@ impl Connection {
                 return self.initialize(&request);
             }
             let client = self.client(&request, &head)?;
-            (Plan::of(&request.method, client.era, &head)?, client)
+            (Plan::of(&request.method, client.era, &head, self.core.main_door())?, client)
         };
         let id = request.id.clone();
         let principal = Arc::clone(self.core.tokens.local());
-        let caller =
-            Caller { principal: &principal, client: &client, conversation: Some(&self.conversation) };
+        let caller = Caller {
+            principal: &principal,
+            client: &client,
+            door: self.core.main_door(),
+            conversation: Some(&self.conversation),
+        };
         match self.core.answer(plan, request, caller)? {
             Answer::Ready(result) => return Ok(Some(Message::Response { id, result })),
             Answer::Call(call) => self.calls.spawn(relay_call(call, self.out.clone())),

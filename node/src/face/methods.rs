@@ -1,10 +1,12 @@
 //! Which methods exist, and in which era: the one table to extend when the face learns more of MCP.
 //!
-//! A method that is not here is answered with `-32601` by name, and nothing advertises it. Resources, prompts and
-//! completion will be gateway requests like `tools/call`: an entry here, an arm in `Core::answer`, a capability in
-//! `handshake`.
+//! A method that is not here is answered with `-32601` by name, and nothing advertises it; only at an endpoint of one
+//! server is it carried to that server, which knows best.
 
-use comity_protocol::jsonrpc::{RpcError, codes};
+use comity_protocol::{
+    ids::Kind,
+    jsonrpc::{RpcError, codes},
+};
 
 use crate::gateway::Era;
 
@@ -17,8 +19,44 @@ pub(super) enum Method {
     SetLevel,
     Discover,
     Listen,
-    ListTools,
+    List(List),
     CallTool,
+    GetPrompt,
+    ReadResource,
+    Subscribe,
+    Unsubscribe,
+    Complete,
+}
+
+/// A list that clients fetch page by page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    Tools,
+    Prompts,
+    Resources,
+    Templates,
+}
+
+impl List {
+    /// What it lists.
+    pub(super) const fn kind(self) -> Kind {
+        match self {
+            Self::Tools => Kind::Tool,
+            Self::Prompts => Kind::Prompt,
+            Self::Resources => Kind::Resource,
+            Self::Templates => Kind::Template,
+        }
+    }
+
+    /// The member of the result that holds it.
+    pub(super) const fn key(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
 }
 
 /// In which eras a method exists.
@@ -29,9 +67,17 @@ enum In {
     Both,
 }
 
-const TABLE: [(&str, Method, In); 7] = [
+const TABLE: [(&str, Method, In); 15] = [
     ("tools/call", Method::CallTool, In::Both),
-    ("tools/list", Method::ListTools, In::Both),
+    ("resources/read", Method::ReadResource, In::Both),
+    ("prompts/get", Method::GetPrompt, In::Both),
+    ("tools/list", Method::List(List::Tools), In::Both),
+    ("prompts/list", Method::List(List::Prompts), In::Both),
+    ("resources/list", Method::List(List::Resources), In::Both),
+    ("resources/templates/list", Method::List(List::Templates), In::Both),
+    ("completion/complete", Method::Complete, In::Both),
+    ("resources/subscribe", Method::Subscribe, In::Legacy),
+    ("resources/unsubscribe", Method::Unsubscribe, In::Legacy),
     ("ping", Method::Ping, In::Legacy),
     ("initialize", Method::Initialize, In::Legacy),
     ("logging/setLevel", Method::SetLevel, In::Legacy),
@@ -66,7 +112,7 @@ mod tests {
         assert_eq!(find("ping", Era::Legacy).unwrap(), Method::Ping);
         assert_eq!(find("tools/call", Era::Modern).unwrap(), Method::CallTool);
         for (name, era) in
-            [("ping", Era::Modern), ("server/discover", Era::Legacy), ("resources/list", Era::Modern)]
+            [("ping", Era::Modern), ("server/discover", Era::Legacy), ("resources/subscribe", Era::Modern)]
         {
             let error = find(name, era).unwrap_err();
             assert_eq!(

@@ -14,7 +14,9 @@
 //! | `http` | the HTTP binding of both eras; `guard`, `media`, `headers` check what arrives |
 //! | `session`, `stream_log` | legacy sessions and resumable streams |
 //! | `line`, [`stdio`] | the newline binding and its bridge |
-//! | `methods`, `core`, `handshake`, `listing` | which methods exist and what answers them |
+//! | `door`, `about` | the endpoints under one address, and what each says of itself |
+//! | `methods`, `core`, `handshake`, `listing`, `find` | which methods exist and what answers them |
+//! | `watches` | the resources that a client watches |
 //! | `call`, `conversation` | one call in flight; what ties a client's messages to it |
 //! | `suspended` | calls that wait for a modern client's input |
 
@@ -22,9 +24,12 @@ pub mod auth;
 pub mod config;
 pub mod stdio;
 
+mod about;
 mod call;
 mod conversation;
 mod core;
+mod door;
+mod find;
 mod guard;
 mod handshake;
 mod headers;
@@ -40,10 +45,12 @@ mod session;
 mod sse;
 mod stream_log;
 mod suspended;
+mod watches;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use auth::{TokenConfig, TokenSecret};
 pub use config::{FaceConfig, FaceLimits};
+pub use door::{Profile, RAW};
 pub use server::{Face, FaceError, FaceGauges};

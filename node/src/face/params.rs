@@ -55,6 +55,8 @@ pub(super) struct ParamsHead<'a> {
     pub(super) arguments: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) cursor: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "ref")]
+    pub(super) reference: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) level: Option<&'a RawValue>,
     #[serde(borrow, default)]

@@ -15,10 +15,19 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{conversation::Conversation, handshake::Handshake, stream_log::StreamLog};
+use super::{
+    conversation::Conversation, core::Told, door::Door, handshake::Handshake, stream_log::StreamLog,
+};
 
 /// A stream id that no call has: the stream that a client opens by GET.
 pub(super) const LISTENING: u64 = 0;
+
+/// What a session begins with.
+pub(super) struct Opening {
+    pub(super) handshake: Handshake,
+    pub(super) door: Arc<Door>,
+    pub(super) told: Told,
+}
 
 /// One client's session.
 #[derive(Debug)]
@@ -28,9 +37,11 @@ pub(super) struct Session {
     /// Who opened it; nobody else may use it.
     pub(super) principal: Arc<str>,
     pub(super) handshake: Handshake,
+    /// By which endpoint; it is of no use at another.
+    pub(super) door: Arc<Door>,
     pub(super) conversation: Arc<Conversation>,
-    /// The last change of the catalogue that the client knows of.
-    pub(super) told: Arc<AtomicU64>,
+    /// What the client has been told of the lists.
+    pub(super) told: Arc<Told>,
     /// The client ended the session.
     pub(super) closed: CancellationToken,
     used: Mutex<Instant>,
@@ -42,13 +53,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    fn new(id: String, principal: Arc<str>, handshake: Handshake, told: u64) -> Self {
+    fn new(id: String, principal: Arc<str>, opening: Opening) -> Self {
+        let Opening { handshake, door, told } = opening;
         Self {
             id,
             principal,
             handshake,
+            door,
             conversation: Arc::default(),
-            told: Arc::new(AtomicU64::new(told)),
+            told: Arc::new(told),
             closed: CancellationToken::new(),
             used: Mutex::new(Instant::now()),
             streams: Mutex::default(),
@@ -157,12 +170,7 @@ impl Sessions {
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub(super) fn open(
-        &self,
-        principal: &Arc<str>,
-        handshake: Handshake,
-        told: u64,
-    ) -> Result<Arc<Session>, OpenError> {
+    pub(super) fn open(&self, principal: &Arc<str>, opening: Opening) -> Result<Arc<Session>, OpenError> {
         let id = session_id()?;
         let mut table = lock(&self.table);
         if table.len() >= self.sessions_max {
@@ -170,15 +178,15 @@ impl Sessions {
             let (_, oldest) = idle.min().ok_or(OpenError::Full)?;
             table.remove(&oldest);
         }
-        let session = Arc::new(Session::new(id.clone(), Arc::clone(principal), handshake, told));
+        let session = Arc::new(Session::new(id.clone(), Arc::clone(principal), opening));
         table.insert(id, Arc::clone(&session));
         Ok(session)
     }
 
-    /// The session of that id, if `principal` opened it. Counts as use.
-    pub(super) fn find(&self, id: &str, principal: &str) -> Option<Arc<Session>> {
-        let session =
-            lock(&self.table).get(id).filter(|session| &*session.principal == principal).cloned()?;
+    /// The session of that id, if `principal` opened it at this `door`. Counts as use.
+    pub(super) fn find(&self, id: &str, principal: &str, door: &Door) -> Option<Arc<Session>> {
+        let own = |session: &&Arc<Session>| &*session.principal == principal && session.door.key == door.key;
+        let session = lock(&self.table).get(id).filter(own).cloned()?;
         session.touch();
         Some(session)
     }
@@ -220,13 +228,20 @@ mod tests {
     use comity_protocol::jsonrpc::Id;
 
     use super::*;
-    use crate::gateway::ClientProfile;
+    use crate::{
+        face::{config::FaceConfig, door::Doors},
+        gateway::ClientProfile,
+    };
 
     const IDLE: Duration = Duration::from_secs(60);
 
+    fn door() -> Arc<Door> {
+        Doors::new(&FaceConfig::default()).main().clone()
+    }
+
     fn open(sessions: &Sessions) -> Result<Arc<Session>, OpenError> {
         let handshake = Handshake { version: "2025-11-25", client: ClientProfile::default() };
-        sessions.open(&"ana".into(), handshake, 0)
+        sessions.open(&"ana".into(), Opening { handshake, door: door(), told: Told::default() })
     }
 
     /// A moment that is later than all before it.
@@ -246,13 +261,13 @@ mod tests {
         let now = later();
         assert_eq!(sessions.collect(now, IDLE), 0);
         assert_eq!(sessions.collect(now + IDLE, IDLE), 1);
-        assert!(sessions.find(&all[3].id, "ana").is_none());
+        assert!(sessions.find(&all[3].id, "ana", &door()).is_none());
         later();
         drop(listener);
         all[2].close_stream(stream);
         assert_eq!(sessions.collect(now + IDLE, IDLE), 0, "the end of a stream counts as use");
         assert_eq!(sessions.collect(later() + IDLE, IDLE), 2);
-        assert!(sessions.find(&all[0].id, "ana").is_some(), "a call in flight keeps its session");
+        assert!(sessions.find(&all[0].id, "ana", &door()).is_some(), "a call in flight keeps its session");
     }
 
     #[test]
@@ -262,7 +277,10 @@ mod tests {
         later();
         let young = open(&sessions).unwrap();
         let third = open(&sessions).unwrap();
-        assert!(sessions.find(&old.id, "ana").is_none() && sessions.find(&young.id, "ana").is_some());
+        assert!(
+            sessions.find(&old.id, "ana", &door()).is_none()
+                && sessions.find(&young.id, "ana", &door()).is_some()
+        );
         let _listeners = (young.listen(), third.listen());
         assert!(matches!(open(&sessions), Err(OpenError::Full)));
     }
@@ -271,9 +289,11 @@ mod tests {
     fn a_session_belongs_to_who_opened_it() {
         let sessions = Sessions::new(2);
         let session = open(&sessions).unwrap();
-        assert!(sessions.find(&session.id, "ben").is_none());
+        assert!(sessions.find(&session.id, "ben", &door()).is_none());
+        let raw = Doors::new(&FaceConfig::default()).at("/mcp/raw/time").unwrap();
+        assert!(sessions.find(&session.id, "ana", &raw).is_none(), "nor at another endpoint");
         sessions.close(&session);
-        assert!(session.closed.is_cancelled() && sessions.find(&session.id, "ana").is_none());
+        assert!(session.closed.is_cancelled() && sessions.find(&session.id, "ana", &door()).is_none());
     }
 
     #[tokio::test]

@@ -124,7 +124,8 @@ pub(super) fn responses(raw: Option<&RawValue>) -> Result<RawObject, RpcError> {
 #[derive(Debug)]
 struct Entry {
     principal: Arc<str>,
-    tool: String,
+    /// What the call is: its method and what it is about.
+    what: String,
     until: Instant,
     parked: Parked,
 }
@@ -150,7 +151,7 @@ impl Suspended {
     }
 
     /// Keeps a call and says under which state. A call that there is no room for comes back.
-    pub(super) fn keep(&self, principal: &Arc<str>, tool: &str, parked: Parked) -> Result<String, Parked> {
+    pub(super) fn keep(&self, principal: &Arc<str>, what: &str, parked: Parked) -> Result<String, Parked> {
         let Ok(state) = self.new_state() else { return Err(parked) };
         let now = Instant::now();
         let mut table = self.lock();
@@ -160,7 +161,7 @@ impl Suspended {
         if has_room {
             let entry = Entry {
                 principal: Arc::clone(principal),
-                tool: tool.to_owned(),
+                what: what.to_owned(),
                 until: now + self.life,
                 parked,
             };
@@ -176,15 +177,15 @@ impl Suspended {
     ///
     /// # Errors
     /// `-32602` when there is none, when it is not `principal`'s (which looks the same, and leaves it where it is), and
-    /// when the retry names another tool.
-    pub(super) fn take(&self, state: &str, principal: &str, tool: &str) -> Result<Parked, RpcError> {
+    /// when the retry is of another call.
+    pub(super) fn take(&self, state: &str, principal: &str, what: &str) -> Result<Parked, RpcError> {
         let unknown =
-            || params::invalid("this `requestState` is unknown, used or expired: call the tool anew");
+            || params::invalid("this `requestState` is unknown, used or expired: make the call anew");
         let mut table = self.lock();
         let entry =
             table.get(state).filter(|entry| *entry.principal == *principal && entry.until > Instant::now());
-        if entry.ok_or_else(unknown)?.tool != tool {
-            return Err(params::invalid("this `requestState` belongs to a call of another tool"));
+        if entry.ok_or_else(unknown)?.what != what {
+            return Err(params::invalid("this `requestState` belongs to another call"));
         }
         table.remove(state).map(|entry| entry.parked).ok_or_else(unknown)
     }

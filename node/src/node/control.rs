@@ -16,8 +16,10 @@ use crate::control::messages::{
 };
 use crate::control::server::{ControlHandler, Events};
 use crate::exchange::{Exchange, Incoming, Outcome};
-use crate::gateway::{CallerContext, ClientProfile, Gateway, GatewayRequest, LOCAL_PRINCIPAL, new_call_id};
-use crate::world::Tool;
+use crate::gateway::{
+    CallerContext, ClientProfile, Endpoint, Gateway, GatewayRequest, LOCAL_PRINCIPAL, Target, new_call_id,
+};
+use crate::world::Item;
 use crate::world::keeper::Decision;
 use comity_protocol::json::{self, RawObject};
 use comity_protocol::jsonrpc::Message;
@@ -97,7 +99,8 @@ impl Shared {
             .map_err(|error| ControlFault::new(FaultKind::Failed, format!("no randomness: {error}")))?;
         Ok(GatewayRequest {
             method: "tools/call".into(),
-            tool: tool.to_owned(),
+            endpoint: Endpoint::All,
+            target: Target::tool(tool),
             params: params.to_raw(),
             caller: CallerContext {
                 call_id,
@@ -151,7 +154,7 @@ impl Shared {
     /// What a bare `ORG` or `ORG/SERVER` means, where there is such an org and no tool of that name.
     fn wide_scope(&self, name: &str) -> Option<Scope> {
         let world = self.world.load();
-        if world.tools_of(name).next().is_some() {
+        if world.items_of(name).next().is_some() {
             return None;
         }
         let (org, server) = name.split_once('/').map_or((name, None), |(org, server)| (org, Some(server)));
@@ -166,11 +169,11 @@ impl Shared {
     fn contract_scopes(&self, selector: &ToolSelector) -> Result<Vec<Scope>, ControlFault> {
         let me = self.identity.node;
         let world = self.world.load();
-        let matching = world.tools.iter().filter(|tool| {
-            matches(selector, tool) && !tool.candidates.iter().any(|candidate| candidate.site.node == me)
+        let matching = world.items.iter().filter(|item| {
+            matches(selector, item) && !item.candidates.iter().any(|candidate| candidate.site.node == me)
         });
         let scopes: Vec<_> =
-            matching.map(|tool| Scope::Contract(tool.capability.clone(), tool.contract)).collect();
+            matching.map(|item| Scope::Contract(item.capability.clone(), item.contract)).collect();
         if scopes.is_empty() {
             let what = selector.tool.as_deref().or(selector.contract.as_deref()).unwrap_or_default();
             return Err(not_found(what));
@@ -179,19 +182,14 @@ impl Shared {
     }
 }
 
-fn matches(selector: &ToolSelector, tool: &Tool) -> bool {
+fn matches(selector: &ToolSelector, item: &Item) -> bool {
     let same =
         |wanted: &Option<String>, actual: &str| wanted.as_deref().is_none_or(|wanted| wanted == actual);
-    let capability = &tool.capability;
-    let named = selector.tool.as_deref().is_none_or(|name| {
-        tool.exposed.as_deref() == Some(name)
-            || capability.tool.as_str() == name
-            || capability.to_string() == name
-    });
-    named
+    let capability = &item.capability;
+    selector.tool.as_deref().is_none_or(|name| item.is_called(name))
         && same(&selector.org, capability.org.as_str())
         && same(&selector.server, capability.server.as_str())
-        && same(&selector.contract, &tool.contract.to_string())
+        && same(&selector.contract, &item.contract.to_string())
 }
 
 fn covers(scopes: &[Scope], tool: &ToolInfo) -> bool {
@@ -199,8 +197,7 @@ fn covers(scopes: &[Scope], tool: &ToolInfo) -> bool {
         Scope::Org(org) => org.as_str() == tool.org,
         Scope::Server(org, server) => org.as_str() == tool.org && server.as_str() == tool.server,
         Scope::Contract(capability, contract) => {
-            capability.to_string() == format!("{}/{}/{}", tool.org, tool.server, tool.tool)
-                && contract.to_string() == tool.contract
+            capability.to_string() == tool.capability && contract.to_string() == tool.contract
         }
     })
 }

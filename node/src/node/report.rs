@@ -1,10 +1,11 @@
 //! What the node tells of itself, as the command line shows it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use comity_protocol::approval::Judgement;
 use comity_protocol::geo::CountrySet;
-use comity_protocol::ids::NodeId;
+use comity_protocol::ids::{Kind, NodeId};
 use comity_protocol::json;
 use comity_protocol::route::Reach;
 
@@ -18,7 +19,11 @@ use crate::control::reports::{
 };
 use crate::exchange::DenialReason;
 use crate::upstream::UpstreamState;
-use crate::world::{Tool, ToolRoute};
+use crate::world::{Item, ItemRoute};
+
+fn is_tool(item: &Item) -> bool {
+    item.capability.kind == Kind::Tool
+}
 
 impl Shared {
     pub(super) fn status(&self) -> StatusReport {
@@ -26,7 +31,8 @@ impl Shared {
         let (snapshot, world) = (self.mesh.snapshot(), self.world.load());
         let me = self.me.borrow().clone();
         let member = self.identity.member.as_ref();
-        let pending = world.tools.iter().filter(|tool| !tool.judgement.is_approved()).count();
+        let pending =
+            world.items.iter().filter(|item| is_tool(item) && !item.judgement.is_approved()).count();
         let warnings = self.warnings();
         let mut report = StatusReport {
             name: config.name.clone(),
@@ -48,7 +54,7 @@ impl Shared {
                 .len(),
             directory_size: snapshot.nodes.len(),
             directory_digest: member.map(|_| format!("{:016x}", snapshot.digest)),
-            tools: world.catalogue.entries().len(),
+            tools: world.catalogue.of_kind(Kind::Tool).len(),
             tools_pending: pending,
             servers: self.servers(),
             warnings,
@@ -135,7 +141,7 @@ impl Shared {
         let (snapshot, world) = (self.mesh.snapshot(), self.world.load());
         let now = self.clock.now().wall;
         let mut offers: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for candidate in world.tools.iter().flat_map(|tool| &tool.candidates) {
+        for candidate in world.items.iter().filter(|item| is_tool(item)).flat_map(|item| &item.candidates) {
             *offers.entry(candidate.site.node).or_default() += 1;
         }
         let known = snapshot.nodes.iter().filter(|(node, _)| **node != self.identity.node);
@@ -163,16 +169,20 @@ impl Shared {
     }
 
     pub(super) fn tools(&self) -> Vec<ToolInfo> {
-        self.world.load().tools.iter().map(|tool| self.tool(tool)).collect()
+        // A server itself is shown where the operator may have something to decide.
+        let shown = |item: &&Arc<Item>| item.capability.kind != Kind::Server || !item.judgement.is_approved();
+        self.world.load().items.iter().filter(shown).map(|item| self.tool(item)).collect()
     }
 
-    fn tool(&self, tool: &Tool) -> ToolInfo {
+    fn tool(&self, tool: &Item) -> ToolInfo {
         let description = json::field(tool.descriptor.raw(), "description").ok().flatten();
         ToolInfo {
             name: tool.exposed.clone(),
             org: tool.capability.org.to_string(),
             server: tool.capability.server.to_string(),
-            tool: tool.capability.tool.to_string(),
+            kind: tool.capability.kind.to_string(),
+            tool: tool.capability.name.to_string(),
+            capability: tool.capability.to_string(),
             contract: tool.contract.to_string(),
             description: description.and_then(json::as_str).map(std::borrow::Cow::into_owned),
             local: tool.candidates.iter().any(|candidate| candidate.site.node == self.identity.node),
@@ -185,7 +195,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn route_report(&self, route: &ToolRoute, demand: &Demand) -> RouteReport {
+    pub(super) fn route_report(&self, route: &ItemRoute, demand: &Demand) -> RouteReport {
         let report = self.calls.explain(route, demand);
         let now = self.clock.now().mono;
         let candidates = report.ranked.iter().filter_map(|peer| {

@@ -6,5 +6,6 @@ mod calls;
 mod failures;
 mod fake;
 mod harness;
+mod items;
 mod life;
 mod residency;

@@ -11,13 +11,13 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Exponential backoff with jitter: each wait is drawn from the upper half of a ceiling that doubles,
 /// so that servers which fell together do not rise together.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The next wait.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let ceiling = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         // Without randomness the wait is merely less well spread.
@@ -26,7 +26,7 @@ impl Backoff {
     }
 
     /// Starts anew after a success.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use comity_protocol::ids::ToolName;
+use comity_protocol::ids::ItemName;
 use comity_protocol::json::{self, JsonError, RawObject};
 use serde_json::value::RawValue;
 
@@ -23,7 +23,7 @@ pub const LIST_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct Tool {
     /// The name that the server knows it by.
-    pub name: ToolName,
+    pub name: ItemName,
     /// The whole tool object as the server wrote it.
     pub raw: Box<RawValue>,
 }
@@ -39,6 +39,15 @@ pub struct Offerings {
     pub resources: Arc<[Box<RawValue>]>,
     /// Resource templates as the server wrote them.
     pub resource_templates: Arc<[Box<RawValue>]>,
+    /// How long its lists may be kept, in milliseconds: the shortest that it said of any, if it said so.
+    pub ttl_ms: Option<u64>,
+}
+
+/// One list, as far as it was fetched.
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<Box<RawValue>>,
+    ttl_ms: Option<u64>,
 }
 
 /// Why a list could not be fetched.
@@ -64,7 +73,7 @@ impl Offerings {
         let tools = async {
             match can("tools") {
                 true => fetch(session, "tools/list", "tools", patience).await,
-                false => Ok(Vec::new()),
+                false => Ok(List::default()),
             }
         };
         let (tools, prompts, resources, resource_templates) = tokio::join!(
@@ -73,7 +82,15 @@ impl Offerings {
             fetch_optional(resources, session, "resources/list", "resources", patience),
             fetch_optional(resources, session, "resources/templates/list", "resourceTemplates", patience),
         );
-        Ok(Self { tools: named(session, tools?).into(), prompts, resources, resource_templates })
+        let tools = tools?;
+        let lists = [&tools, &prompts, &resources, &resource_templates];
+        Ok(Self {
+            ttl_ms: lists.into_iter().filter_map(|list| list.ttl_ms).min(),
+            tools: named(session, tools.entries).into(),
+            prompts: prompts.entries.into(),
+            resources: resources.entries.into(),
+            resource_templates: resource_templates.entries.into(),
+        })
     }
 }
 
@@ -83,27 +100,19 @@ async fn fetch_optional(
     method: &str,
     key: &str,
     patience: Duration,
-) -> Arc<[Box<RawValue>]> {
+) -> List {
     if !advertised {
-        return Arc::default();
+        return List::default();
     }
-    match fetch(session, method, key, patience).await {
-        Ok(list) => list.into(),
-        Err(error) => {
-            tracing::debug!(server = %session.server(), method, %error, "the server does not list these");
-            Arc::default()
-        }
-    }
+    fetch(session, method, key, patience).await.unwrap_or_else(|error| {
+        tracing::debug!(server = %session.server(), method, %error, "the server does not list these");
+        List::default()
+    })
 }
 
 /// Fetches every page of one list.
-async fn fetch(
-    session: &Session,
-    method: &str,
-    key: &str,
-    patience: Duration,
-) -> Result<Vec<Box<RawValue>>, ListError> {
-    let (mut entries, mut bytes) = (Vec::new(), 0);
+async fn fetch(session: &Session, method: &str, key: &str, patience: Duration) -> Result<List, ListError> {
+    let (mut list, mut bytes) = (List::default(), 0);
     let mut cursor: Option<Box<RawValue>> = None;
     for _ in 0..PAGES_MAX {
         let mut params = RawObject::new();
@@ -114,14 +123,16 @@ async fn fetch(
         let page = RawObject::parse(&page)?;
         for entry in read_array(page.get(key))? {
             bytes += entry.get().len();
-            entries.push(entry);
-            if entries.len() > LIST_ENTRIES_MAX || bytes > LIST_BYTES_MAX {
+            list.entries.push(entry);
+            if list.entries.len() > LIST_ENTRIES_MAX || bytes > LIST_BYTES_MAX {
                 return Err(ListError::TooLong("the entries or bytes that are kept"));
             }
         }
+        let ttl_ms = page.get("ttlMs").and_then(|ttl| ttl.get().parse().ok());
+        list.ttl_ms = list.ttl_ms.into_iter().chain(ttl_ms).min();
         cursor = page.get("nextCursor").filter(|cursor| cursor.get() != "null").map(RawValue::to_owned);
         if cursor.is_none() {
-            return Ok(entries);
+            return Ok(list);
         }
     }
     Err(ListError::TooLong("the pages that are fetched"))
@@ -137,7 +148,7 @@ fn named(session: &Session, raw: Vec<Box<RawValue>>) -> Vec<Tool> {
     let mut names = BTreeSet::new();
     let listed = raw.len();
     let usable = raw.into_iter().filter_map(|raw| {
-        let name: ToolName = json::path(&raw, &["name"]).and_then(json::as_str)?.parse().ok()?;
+        let name: ItemName = json::path(&raw, &["name"]).and_then(json::as_str)?.parse().ok()?;
         names.insert(name.clone()).then_some(Tool { name, raw })
     });
     let tools: Vec<Tool> = usable.collect();

@@ -8,6 +8,7 @@
 //! | [`config`], [`set`], [`view`] | what is configured, what runs, what is seen of it |
 //! | `supervisor`, `backoff` | one upstream's life |
 //! | `negotiate`, [`profile`], [`list`] | the first words with a server: era, capabilities, offerings |
+//! | `watch` | subscriptions to resources, from one life of the server to the next |
 //! | `session`, `table`, [`meta`] | calls in flight: whose message is it, and what is changed in it |
 //! | `stdio`, `child`, `guard`, `queue`, `lines`, `noise` | child processes and their pipes |
 //! | `http`, `sse` | streamable HTTP |
@@ -31,7 +32,9 @@ mod stdio;
 mod supervisor;
 mod table;
 pub mod view;
+mod watch;
 
+pub(crate) use self::backoff::Backoff;
 pub use self::config::{EraChoice, UpstreamConfig};
 pub(crate) use self::guard::Guard;
 pub use self::list::{Offerings, Tool};

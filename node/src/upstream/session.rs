@@ -23,6 +23,7 @@ use super::meta::{Dress, VerifiedCaller};
 use super::profile::{Era, ServerProfile};
 use super::queue::{Priority, QueueError, WriteQueue};
 use super::table::{Call, Table};
+use super::watch::Updates;
 use crate::exchange::{Exchange, Failure, Outcome, Outgoing, exchange};
 
 /// A session. Clones share it.
@@ -56,6 +57,8 @@ pub(super) enum Link {
 pub(super) struct Signals {
     /// A list of the server changed.
     pub(super) lists_changed: Notify,
+    /// Resources of the server that changed.
+    pub(super) updates: Updates,
     /// A call timed out or could not reach the server: it may be dead.
     pub(super) suspect: Notify,
     /// The session is over.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use comity_protocol::call::methods::SUBSCRIBE;
 use comity_protocol::ids::ServerName;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use super::profile::Era;
 use super::session::{Patience, Request};
 use super::supervisor::{Hosting, Supervisor};
 use super::view::{Absence, Board, Upstreams};
+use super::watch::Hub;
 use crate::exchange::{Exchange, Failure};
 
 /// The MCP servers that this node fronts. Each has a task of its own, so that none waits for another.
@@ -31,6 +33,7 @@ pub struct UpstreamSet {
 #[derive(Debug)]
 struct Running {
     config: UpstreamConfig,
+    hub: Arc<Hub>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -113,6 +116,9 @@ impl UpstreamSet {
             Ok(session) => session,
             Err(absence) => return Exchange::failed(absent(server, absence)),
         };
+        if method == SUBSCRIBE {
+            return self.watch(server, params);
+        }
         session.open(Request {
             method,
             params: Some(params),
@@ -121,6 +127,15 @@ impl UpstreamSet {
             capabilities: options.capabilities.as_deref(),
             patience: Patience { silence: Some(session.timeout()), total: options.deadline },
         })
+    }
+
+    /// Watches a resource, for as long as the exchange is held, over restarts of the server.
+    fn watch(&self, server: &ServerName, params: &RawValue) -> Exchange {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match running.get(server) {
+            Some(upstream) => upstream.hub.watch(params),
+            None => Exchange::failed(absent(server, Absence::Unknown)),
+        }
     }
 
     /// Ends every upstream in good order: each is given a few seconds, all at the same time.
@@ -141,12 +156,13 @@ impl UpstreamSet {
     /// file or a lock.
     fn start(&self, name: &ServerName, config: &UpstreamConfig, old: Option<Running>) -> Running {
         self.board.enter(name);
-        let stop = CancellationToken::new();
+        let (stop, hub) = (CancellationToken::new(), Arc::<Hub>::default());
         let supervisor = Supervisor {
             server: name.clone(),
             config: config.clone(),
             hosting: self.hosting.clone(),
             board: self.board.clone(),
+            hub: hub.clone(),
             stop: stop.clone(),
         };
         if let Some(old) = &old {
@@ -159,7 +175,7 @@ impl UpstreamSet {
             }
             supervisor.run().await;
         });
-        Running { config: config.clone(), stop, task }
+        Running { config: config.clone(), hub, stop, task }
     }
 }
 

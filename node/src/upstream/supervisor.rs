@@ -25,6 +25,7 @@ use super::profile::Era;
 use super::session::{Link, Patience, Request, RequestError, Session};
 use super::stdio::StdioServer;
 use super::view::Board;
+use super::watch::{self, Hub};
 use crate::config::servers::Launch;
 use crate::exchange::{Failure, Outcome};
 
@@ -75,6 +76,8 @@ pub(super) struct Supervisor {
     pub(super) config: UpstreamConfig,
     pub(super) hosting: Arc<Hosting>,
     pub(super) board: Arc<Board>,
+    /// Who watches its resources.
+    pub(super) hub: Arc<Hub>,
     /// Ends the upstream in good order.
     pub(super) stop: CancellationToken,
 }
@@ -179,6 +182,7 @@ impl Supervisor {
         *was_ready = true;
         let mut helpers = JoinSet::new();
         server.listen(&mut helpers);
+        helpers.spawn(watch::keep(session.clone(), self.hub.clone()));
         let profile = session.profile();
         let version = profile.map(|profile| profile.version.as_str());
         tracing::info!(server = %self.server, tools = offerings.tools.len(), version, "MCP server ready");

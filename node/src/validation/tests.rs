@@ -1,9 +1,11 @@
 use serde_json::{Value, json};
 
+use comity_protocol::ids::Kind;
+
 use super::*;
 
 fn descriptor(tool: &Value) -> Arc<Descriptor> {
-    Arc::new(Descriptor::parse(&tool.to_string()).unwrap())
+    Arc::new(Descriptor::parse(Kind::Tool, &tool.to_string()).unwrap())
 }
 
 fn raw(text: &str) -> Box<RawValue> {

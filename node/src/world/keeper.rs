@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use comity_protocol::approval::{ApprovalError, Approvals, Scope};
-use comity_protocol::ids::{CatalogueDigest, NodeId};
+use comity_protocol::ids::{CatalogueDigest, Kind, NodeId};
 use comity_protocol::mesh::own::OwnOffers;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -112,7 +112,7 @@ pub struct Keeper {
 struct State {
     approvals: Approvals,
     cache: DescriptorCache,
-    shown: CatalogueDigest,
+    shown: [CatalogueDigest; Kind::ALL.len()],
     offered: Option<OwnOffers>,
     /// Whether every shared server has been heard of since the start, or has had its time.
     settled: bool,
@@ -259,10 +259,10 @@ impl Keeper {
     }
 
     fn show(&self, state: &mut State, world: World) {
-        let digest = world.catalogue.digest();
+        let digests = world.catalogue.digests();
         self.cell.world.store(Arc::new(world));
-        if digest != state.shown {
-            state.shown = digest;
+        if digests != state.shown {
+            state.shown = digests;
             self.cell.catalogue.send_modify(|count| *count += 1);
         }
     }
@@ -286,7 +286,7 @@ impl State {
         Self {
             approvals,
             cache: DescriptorCache::default(),
-            shown: World::default().catalogue.digest(),
+            shown: World::default().catalogue.digests(),
             offered: None,
             settled: false,
             started: Instant::now(),

@@ -99,7 +99,8 @@ fn a_root_is_learned_only_from_its_pin() {
 fn offer(server: &str, tool: &str) -> Offer {
     Offer {
         server: server.parse().unwrap(),
-        tool: tool.parse().unwrap(),
+        kind: Kind::Tool,
+        name: tool.parse().unwrap(),
         contract: ContractDigest::of(b"c"),
         descriptor: BlobDigest::of(b"d"),
         class_max: DataClass::Internal,

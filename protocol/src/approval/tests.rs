@@ -9,7 +9,7 @@ const NOW: Wall = Wall::from_millis(1_795_000_000_000);
 fn tool(path: &str) -> CapabilityId {
     let (server, tool) = path.split_once('/').expect("server/tool");
     let org = umbrella();
-    CapabilityId { org, server: server.parse().unwrap(), tool: tool.parse().unwrap() }
+    CapabilityId { org, server: server.parse().unwrap(), kind: Kind::Tool, name: tool.parse().unwrap() }
 }
 
 fn umbrella() -> OrgName {

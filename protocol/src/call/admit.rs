@@ -10,6 +10,7 @@ use crate::time::Now;
 
 use super::frame::{PAYLOAD_BYTES_MAX, Refusal};
 use super::header::CallHeader;
+use super::methods;
 use super::seen::{SeenCalls, SeenError};
 
 /// Who is at the other end of the stream, as the admitted connection proves.
@@ -72,11 +73,11 @@ pub enum RefuseCode {
     HopLimit,
     /// Its caller's deadline has passed.
     DeadlinePassed,
-    /// The method is not one that is routed.
+    /// The method is not one that can be asked of a capability of this kind.
     UnknownMethod,
     /// Nothing is offered under the capability, or not to this caller: the two look the same on purpose.
     UnknownCapability,
-    /// The tool is offered under another contract now.
+    /// The capability is offered under another contract now.
     ContractMismatch,
     /// The call was accepted before.
     DuplicateCall,
@@ -116,9 +117,6 @@ impl RefuseCode {
         Refusal::new(self.as_str(), detail)
     }
 }
-
-/// The methods that are routed between nodes.
-pub const METHODS: [&str; 1] = ["tools/call"];
 
 /// Every check on a header; those that cost nothing and reveal nothing come first. The call is remembered last, so that
 /// a refused one may be offered again.
@@ -167,8 +165,9 @@ fn check_limits(header: &CallHeader, has_room: bool) -> Result<(), Refusal> {
     if header.deadline_ms == 0 {
         return Err(RefuseCode::DeadlinePassed.because("the caller's deadline has passed"));
     }
-    if !METHODS.contains(&header.method.as_str()) {
-        return Err(RefuseCode::UnknownMethod.because(format!("{} is not routed", header.method)));
+    if !methods::is_routed(header.capability.kind, &header.method) {
+        let detail = format!("{} cannot be asked of a {}", header.method, header.capability.kind);
+        return Err(RefuseCode::UnknownMethod.because(detail));
     }
     if header.request_bytes as usize > PAYLOAD_BYTES_MAX {
         let detail = format!("{} bytes where {PAYLOAD_BYTES_MAX} are allowed", header.request_bytes);
@@ -193,7 +192,7 @@ fn check_offer(header: &CallHeader, peer: &CallerPeer, desk: &Desk<'_>) -> Resul
     let offer = offer.filter(visible).ok_or_else(unknown)?;
     if offer.contract != header.contract {
         let (here, there) = (offer.contract.short(), header.contract.short());
-        let detail = format!("the tool is offered under contract {here} now; the call is for {there}");
+        let detail = format!("it is offered under contract {here} now; the call is for {there}");
         return Err(RefuseCode::ContractMismatch.because(detail));
     }
     let site = SiteFacts { class_max: offer.class_max, ..desk.site.clone() };

@@ -268,7 +268,7 @@ mod tests {
             (|r| r.executor_org = "evil.example".parse().unwrap(), "executor's org"),
             (|r| r.caller = NodeId::from_bytes([9; 32]), "caller"),
             (|r| r.caller_org = "evil.example".parse().unwrap(), "caller's org"),
-            (|r| r.capability.tool = "rm".parse().unwrap(), "capability"),
+            (|r| r.capability.name = "rm".parse().unwrap(), "capability"),
             (|r| r.contract = ContractDigest::of(b"other"), "contract"),
             (|r| r.request = PayloadDigest::of(b"other"), "request"),
             (|r| r.answer = Some(PayloadDigest::of(b"other")), "answer"),
@@ -317,7 +317,7 @@ mod tests {
         (receipt.executor_org, receipt.caller_org) = (long.clone(), long.clone());
         receipt.capability.org = long;
         receipt.capability.server = "s".repeat(64).parse().unwrap();
-        receipt.capability.tool = "t".repeat(128).parse().unwrap();
+        receipt.capability.name = "t".repeat(crate::ids::ITEM_NAME_BYTES_MAX).parse().unwrap();
         receipt.processing_locations = CountrySet::ALL;
         (receipt.started, receipt.finished) = (Wall::from_millis(u64::MAX), Wall::from_millis(u64::MAX));
         let sealed = seal(receipt, &executor_key(), Some(&mesh()));

@@ -3,7 +3,7 @@
 use ed25519_dalek::SigningKey;
 
 use crate::constraints::{CertificationSet, Constraints, DataClass, TrustLevel};
-use crate::ids::{CallId, CapabilityId, ContractDigest, NodeId, PayloadDigest};
+use crate::ids::{CallId, CapabilityId, ContractDigest, Kind, NodeId, PayloadDigest};
 use crate::route::SiteFacts;
 use crate::testing::places;
 use crate::time::{Mono, Now, Wall};
@@ -41,7 +41,8 @@ pub(super) fn parts() -> HeaderParts {
         capability: CapabilityId {
             org: "acme.example".parse().unwrap(),
             server: "time".parse().unwrap(),
-            tool: "now".parse().unwrap(),
+            kind: Kind::Tool,
+            name: "now".parse().unwrap(),
         },
         contract: ContractDigest::of(b"c"),
         method: "tools/call".into(),

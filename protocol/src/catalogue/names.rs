@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Group, GroupKey};
+use crate::ids::Kind;
+
+use super::{Group, GroupKey, Nameless};
 
 /// Longest exposed name, in bytes: clients allow 64 characters, some with a prefix of their own.
 pub const EXPOSED_NAME_BYTES_MAX: usize = 60;
@@ -23,20 +25,19 @@ const WITH_SERVER: u32 = 1;
 const WITH_ORG: u32 = 2;
 const WITH_HASH: u32 = 3;
 
-/// A name for each of `groups`, in their order. Variants (`mains` false) begin at the name with a hash.
+/// A name for each of `groups`, in their order. Variants begin at the name with a hash.
 ///
 /// Every round moves each entry whose name is reserved or wanted twice to the next level. A name with a hash is wanted
 /// twice only if two hashes of 50 bits agree, and each round draws new ones, so the rounds end.
-pub(super) fn assign(groups: &[(&GroupKey, &Group)], mains: &[bool]) -> Vec<String> {
-    let mut wishes: Vec<Wish> =
-        groups.iter().zip(mains).map(|((key, group), main)| Wish::new(key, group, *main)).collect();
+pub(super) fn assign(groups: &[Nameless<'_>]) -> Vec<String> {
+    let mut wishes: Vec<Wish> = groups.iter().map(Wish::new).collect();
     loop {
         let clashing = clashes(&wishes);
         if clashing.is_empty() {
             return wishes.into_iter().map(|wish| wish.name).collect();
         }
         for at in clashing {
-            wishes[at].move_on(groups[at]);
+            wishes[at].move_on(&groups[at]);
         }
     }
 }
@@ -48,14 +49,14 @@ struct Wish {
 }
 
 impl Wish {
-    fn new(key: &GroupKey, group: &Group, main: bool) -> Self {
-        let level = if main { PLAIN } else { WITH_HASH };
-        Self { level, name: name_at(level, key, group) }
+    fn new(of: &Nameless<'_>) -> Self {
+        let level = if of.main { PLAIN } else { WITH_HASH };
+        Self { level, name: name_at(level, of.key, of.group) }
     }
 
-    fn move_on(&mut self, (key, group): (&GroupKey, &Group)) {
+    fn move_on(&mut self, of: &Nameless<'_>) {
         self.level += 1;
-        self.name = name_at(self.level, key, group);
+        self.name = name_at(self.level, of.key, of.group);
     }
 }
 
@@ -78,15 +79,15 @@ fn name_at(level: u32, key: &GroupKey, group: &Group) -> String {
     let (server, org) = (key.server.as_str(), group.home.1.as_str());
     let prefix = match level {
         PLAIN => String::new(),
-        WITH_SERVER => sanitise(server),
-        WITH_ORG.. => sanitise(&format!("{org}_{server}")),
+        WITH_SERVER => sanitise(server, key.kind),
+        WITH_ORG.. => sanitise(&format!("{org}_{server}"), key.kind),
     };
-    let tool = sanitise(key.tool.as_str());
-    let full = join(&prefix, &tool);
+    let item = sanitise(key.name.as_str(), key.kind);
+    let full = join(&prefix, &item);
     if level < WITH_HASH && full.len() <= EXPOSED_NAME_BYTES_MAX {
         return full;
     }
-    shorten(&prefix, &tool, &hash(level, key))
+    shorten(&prefix, &item, &hash(level, key))
 }
 
 /// `prefix__tool_hash` in the space there is: the tool's name is worth most, so the prefix gives way first. A prefix
@@ -103,21 +104,21 @@ fn join(prefix: &str, tool: &str) -> String {
     if prefix.is_empty() { tool.to_owned() } else { format!("{prefix}__{tool}") }
 }
 
-/// Each character that clients do not allow becomes `_`; a name of which nothing readable is left becomes `tool`.
-fn sanitise(text: &str) -> String {
+/// Each character that clients do not allow becomes `_`; a name of which nothing readable is left becomes its kind's.
+fn sanitise(text: &str, kind: Kind) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !text.chars().any(|c| c.is_ascii_alphanumeric()) {
-        return "tool".to_owned();
+        return kind.as_str().to_owned();
     }
     text.chars().map(|c| if allowed(c) { c } else { '_' }).collect()
 }
 
-/// A hash of the tool's identity, another one at each level.
-fn hash(level: u32, key: &GroupKey) -> String {
+/// A hash of the item's identity, another one at each level.
+pub(super) fn hash(level: u32, key: &GroupKey) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("comity 2026 exposed name");
     hasher.update(&level.to_be_bytes());
     let org = key.org.as_ref().map_or("", |org| org.as_str());
-    for part in [key.server.as_str(), key.tool.as_str(), org] {
+    for part in [key.server.as_str(), key.name.as_str(), org] {
         // Lengths first: no two identities make the same input.
         hasher.update(&(part.len() as u64).to_be_bytes()).update(part.as_bytes());
     }

@@ -15,9 +15,10 @@ fn offer(node: u8, path: &str, contract: &str) -> Offered {
         capability: CapabilityId {
             org: org.parse().unwrap(),
             server: server.parse().unwrap(),
-            tool: tool.parse().unwrap(),
+            kind: Kind::Tool,
+            name: tool.parse().unwrap(),
         },
-        descriptor: Arc::new(Descriptor::parse(&text).unwrap()),
+        descriptor: Arc::new(Descriptor::parse(Kind::Tool, &text).unwrap()),
         origin: if org == OWN { Origin::OwnOrg } else { Origin::Foreign },
         pool: Pool::Anywhere,
         judgement: Judgement::Approved,
@@ -165,34 +166,37 @@ fn only_the_name_is_replaced() {
     let text = one.descriptor.raw().get().to_owned();
     let catalogue = Catalogue::build([one.clone(), offer(1, "acme.example/clock/now", "v2")]);
     let entry = catalogue.by_name("time__now").unwrap();
-    assert_eq!(entry.tool.get(), text.replace(r#""name":"now""#, r#""name":"time__now""#));
+    assert_eq!(entry.object.get(), text.replace(r#""name":"now""#, r#""name":"time__now""#));
     assert!(catalogue.by_name("now").is_none());
     let alone = Catalogue::build([one]);
-    assert_eq!(alone.by_name("now").unwrap().tool.get(), text);
+    assert_eq!(alone.by_name("now").unwrap().object.get(), text);
 }
 
 #[test]
 fn the_nearest_descriptor_is_shown_where_vendor_keys_differ() {
     let vendor = |offer: Offered, note: &str| {
         let text = offer.descriptor.raw().get().replacen('{', &format!(r#"{{"x":"{note}","#), 1);
-        changed(offer, |offer| offer.descriptor = Arc::new(Descriptor::parse(&text).unwrap()))
+        changed(offer, |offer| offer.descriptor = Arc::new(Descriptor::parse(Kind::Tool, &text).unwrap()))
     };
     let foreign = vendor(offer(1, "beta.example/time/now", "v1"), "theirs");
     let own = vendor(offer(2, "acme.example/time/now", "v1"), "ours");
     for offers in [[foreign.clone(), own.clone()], [own, foreign]] {
-        assert!(Catalogue::build(offers).by_name("now").unwrap().tool.get().contains("ours"));
+        assert!(Catalogue::build(offers).by_name("now").unwrap().object.get().contains("ours"));
     }
 }
 
 #[test]
 fn the_digest_follows_what_clients_see() {
     let time = offer(1, "acme.example/time/now", "v1");
-    let one = Catalogue::build([time.clone()]).digest();
+    let one = Catalogue::build([time.clone()]).digest(Kind::Tool);
     let replica = offer(2, "acme.example/time/now", "v1");
-    assert_eq!(Catalogue::build([time.clone(), replica]).digest(), one, "another node is no news");
-    assert_ne!(Catalogue::build([time.clone(), offer(1, "acme.example/files/read", "v1")]).digest(), one);
-    assert_ne!(Catalogue::build([offer(1, "acme.example/time/now", "v2")]).digest(), one);
-    assert_ne!(Catalogue::default().digest(), one);
+    assert_eq!(Catalogue::build([time.clone(), replica]).digest(Kind::Tool), one, "another node is no news");
+    assert_ne!(
+        Catalogue::build([time.clone(), offer(1, "acme.example/files/read", "v1")]).digest(Kind::Tool),
+        one
+    );
+    assert_ne!(Catalogue::build([offer(1, "acme.example/time/now", "v2")]).digest(Kind::Tool), one);
+    assert_ne!(Catalogue::default().digest(Kind::Tool), one);
 }
 
 #[test]
@@ -203,6 +207,106 @@ fn a_full_catalogue_keeps_the_orgs_own_tools() {
     assert_eq!(catalogue.entries().len(), ENTRIES_MAX);
     assert_eq!(catalogue.left_out(), 30);
     assert!((0..20).all(|n| catalogue.by_name(&format!("own{n}")).is_some()));
+}
+
+/// An offer of any kind; `path` is `org/server/name`, and `note` makes the contract.
+fn item(node: u8, kind: Kind, path: &str, note: &str) -> Offered {
+    let mut offer = offer(node, path, "x");
+    let name = serde_json::to_string(offer.capability.name.as_str()).unwrap();
+    let key = crate::contract::name_key(kind);
+    let also = if key == "name" { "" } else { r#""name":"n","# };
+    let text = format!(r#"{{{also}"{key}":{name},"description":"{note}"}}"#);
+    offer.capability.kind = kind;
+    offer.pool = if matches!(kind, Kind::Tool | Kind::Prompt) { Pool::Anywhere } else { Pool::SameOrg };
+    offer.descriptor = Arc::new(Descriptor::parse(kind, &text).unwrap());
+    offer
+}
+
+#[test]
+fn tools_and_prompts_of_one_name_do_not_clash() {
+    let catalogue = Catalogue::build([
+        offer(1, "acme.example/time/now", "v1"),
+        item(1, Kind::Prompt, "acme.example/time/now", "p"),
+        item(1, Kind::Prompt, "acme.example/clock/tick", "p"),
+    ]);
+    let prompts: Vec<_> = catalogue.of_kind(Kind::Prompt).iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!((prompts, catalogue.of_kind(Kind::Tool).len()), (vec!["now", "tick"], 1));
+    assert_eq!(catalogue.find(Kind::Prompt, "now").unwrap().capabilities[0].kind, Kind::Prompt);
+    assert!(catalogue.find(Kind::Resource, "now").is_none());
+}
+
+#[test]
+fn a_uri_stays_with_the_nearest_and_the_others_are_listed_beside_it() {
+    let uri = "file:///etc/hosts";
+    let at = |org: &str, server: &str| item(1, Kind::Resource, &format!("{org}/{server}/{uri}"), server);
+    let uris = |offers: Vec<Offered>| -> Vec<String> {
+        Catalogue::build(offers).entries().iter().map(|entry| entry.name.clone()).collect()
+    };
+    let foreign = || at("beta.example", "files");
+    assert_eq!(uris(vec![foreign()]), [uri]);
+    let local = || changed(at(OWN, "files"), |offer| offer.origin = Origin::ThisNode);
+    let theirs = format!("comity://beta.example/files/{uri}");
+    assert_eq!(uris(vec![foreign(), local()]), [theirs.as_str(), uri]);
+    let both = [theirs.clone(), format!("comity://gamma.example/files/{uri}")];
+    assert_eq!(uris(vec![at("gamma.example", "files"), foreign()]), both, "neither takes it from the other");
+    assert_eq!(uris(vec![at("gamma.example", "files"), foreign(), local()]), [&both[0], &both[1], uri]);
+}
+
+#[test]
+fn nobody_passes_for_a_qualified_uri() {
+    let fake = item(1, Kind::Resource, "evil.example/x/comity://acme.example/files/file:///a", "");
+    let name = Catalogue::build([fake]).entries()[0].name.clone();
+    assert_eq!(name, "comity://evil.example/x/comity://acme.example/files/file:///a");
+}
+
+#[test]
+fn a_resource_under_two_contracts_is_lost_under_neither() {
+    let of = |node, note: &str| item(node, Kind::Resource, "acme.example/files/file:///a", note);
+    let catalogue = Catalogue::build([of(1, "old"), of(2, "old"), of(3, "new")]);
+    let shown: Vec<_> = catalogue.entries().iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(shown[1], "file:///a");
+    assert!(
+        shown[0].starts_with("comity://acme.example/files~") && shown[0].ends_with("/file:///a"),
+        "{shown:?}"
+    );
+    assert!(catalogue.entries()[1].object.get().contains("old"), "most nodes");
+}
+
+#[test]
+fn a_uri_leads_to_the_template_that_says_most() {
+    let of = |name: &str| item(1, Kind::Template, &format!("acme.example/files/{name}"), name);
+    let catalogue = Catalogue::build([of("file:///{+path}"), of("file:///logs/{day}"), of("db://{table}")]);
+    let found = |uri: &str| catalogue.template_of(uri).map(|entry| entry.name.as_str());
+    assert_eq!(found("file:///logs/monday"), Some("file:///logs/{day}"));
+    assert_eq!(found("file:///logs/2026/monday"), Some("file:///{+path}"));
+    assert_eq!(found("http://elsewhere"), None);
+}
+
+#[test]
+fn one_server_by_itself_keeps_every_name() {
+    let catalogue = Catalogue::passthrough([
+        offer(1, "acme.example/s/comity_job_get", "v1"),
+        offer(1, "acme.example/s/a.b", "v1"),
+        offer(1, "acme.example/s/a_b", "v1"),
+        offer(2, "acme.example/s/a_b", "v2"),
+        item(1, Kind::Server, "acme.example/s/s", ""),
+    ]);
+    let shown: Vec<_> = catalogue.entries().iter().map(|entry| (entry.kind, entry.name.as_str())).collect();
+    let tools = ["a.b", "a_b", "comity_job_get"].map(|name| (Kind::Tool, name));
+    assert_eq!(shown, [&[(Kind::Server, "s")][..], &tools].concat());
+}
+
+#[test]
+fn what_is_filtered_keeps_its_name_and_its_digests_follow() {
+    let all = Catalogue::build([
+        offer(1, "acme.example/time/now", "v1"),
+        offer(1, "acme.example/clock/now", "v2"),
+        item(1, Kind::Prompt, "acme.example/time/p", ""),
+    ]);
+    let some = all.filtered(|entry| entry.kind != Kind::Tool || entry.name == "time__now");
+    assert_eq!(some.of_kind(Kind::Tool).len(), 1);
+    assert_ne!(some.digest(Kind::Tool), all.digest(Kind::Tool));
+    assert_eq!(some.digest(Kind::Prompt), all.digest(Kind::Prompt));
 }
 
 fn offers() -> impl Strategy<Value = Vec<Offered>> {
@@ -252,7 +356,7 @@ proptest! {
             prop_assert!((1..=EXPOSED_NAME_BYTES_MAX).contains(&name.len()), "{}", name);
             prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'), "{}", name);
             prop_assert!(!name.to_lowercase().starts_with(RESERVED_PREFIX), "{}", name);
-            prop_assert_eq!(crate::json::path(&entry.tool, &["name"]).unwrap().get(), format!("\"{name}\""));
+            prop_assert_eq!(crate::json::path(&entry.object, &["name"]).unwrap().get(), format!("\"{name}\""));
         }
         // Nothing is lost: every offer is behind an entry of its contract.
         for offer in &offers {
@@ -267,9 +371,9 @@ proptest! {
         crate::rng::Rng::new(seed).shuffle(&mut shuffled);
         shuffled.extend(offers.first().cloned());
         let (one, other) = (Catalogue::build(offers), Catalogue::build(shuffled));
-        prop_assert_eq!(one.digest(), other.digest());
+        prop_assert_eq!(one.digest(Kind::Tool), other.digest(Kind::Tool));
         for (a, b) in one.entries().iter().zip(other.entries()) {
-            prop_assert_eq!((&a.name, a.tool.get(), &a.capabilities), (&b.name, b.tool.get(), &b.capabilities));
+            prop_assert_eq!((&a.name, a.object.get(), &a.capabilities), (&b.name, b.object.get(), &b.capabilities));
         }
     }
 }

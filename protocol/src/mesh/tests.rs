@@ -6,7 +6,7 @@ use super::wire::{Hello, LinkMessage};
 use super::*;
 use crate::advert::{Offer, OfferSet, Site};
 use crate::constraints::DataClass;
-use crate::ids::ContractDigest;
+use crate::ids::{ContractDigest, Kind};
 use crate::testing::{DAY, TestNode, TestOrg, mesh as mesh_name, places};
 
 const START: Wall = Wall::from_millis(1_795_000_000_000);
@@ -453,7 +453,8 @@ fn offers_and_descriptors_are_pulled_and_org_offers_stay_in_the_org() {
     let foreigner = net.add(&b, 2, &[&a, &b], &[0]);
     let offer = |tool: &str, descriptor: &[u8]| Offer {
         server: "s".parse().unwrap(),
-        tool: tool.parse().unwrap(),
+        kind: Kind::Tool,
+        name: tool.parse().unwrap(),
         contract: ContractDigest::of(descriptor),
         descriptor: BlobDigest::of(descriptor),
         class_max: DataClass::Public,

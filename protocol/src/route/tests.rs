@@ -5,7 +5,7 @@ use crate::advert::{Offer, TrustedAdvert};
 use crate::approval::Judgement;
 use crate::constraints::{CertificationSet, DataClass, TrustLevel};
 use crate::geo::CountrySet;
-use crate::ids::{BlobDigest, CallId, NodeId};
+use crate::ids::{BlobDigest, CallId, Kind, NodeId};
 use crate::testing::{DAY, TestNode, TestOrg, mesh, places};
 use crate::time::{Mono, Wall};
 use crate::trust::{Anchors, RoleSet};
@@ -49,7 +49,8 @@ fn request(constraints: Constraints) -> RouteRequest {
     let capability = CapabilityId {
         org: "acme.example".parse().unwrap(),
         server: "time".parse().unwrap(),
-        tool: "now".parse().unwrap(),
+        kind: Kind::Tool,
+        name: "now".parse().unwrap(),
     };
     RouteRequest { capability, contract: ContractDigest::of(b"c"), constraints }
 }
@@ -235,7 +236,8 @@ fn a_candidate_is_made_from_what_was_verified() {
     let trusted = TrustedAdvert::verify(advert.bytes(), &mut anchors, NOW.wall).unwrap();
     let offer = Offer {
         server: "time".parse().unwrap(),
-        tool: "now".parse().unwrap(),
+        kind: Kind::Tool,
+        name: "now".parse().unwrap(),
         contract: ContractDigest::of(b"c"),
         descriptor: BlobDigest::of(b"d"),
         class_max: DataClass::Confidential,

@@ -9,7 +9,7 @@ use comity_protocol::call::{
     Target,
 };
 use comity_protocol::constraints::{CertificationSet, TrustLevel};
-use comity_protocol::ids::{CapabilityId, NodeId, PayloadDigest};
+use comity_protocol::ids::{CapabilityId, Kind, NodeId, PayloadDigest};
 use comity_protocol::mesh::directory::Entry;
 use comity_protocol::mesh::{ConnectionId, Mesh};
 use comity_protocol::route::{self, Candidate, Health, Reach, Route, RouteRequest, Standing};
@@ -69,7 +69,12 @@ impl World {
         let tool = &self.scenario.tools[calls.tool];
         let org = self.federation.orgs[self.federation.org_of(one.caller)].name.clone();
         RouteRequest {
-            capability: CapabilityId { org, server: tool.server.clone(), tool: tool.tool.clone() },
+            capability: CapabilityId {
+                org,
+                server: tool.server.clone(),
+                kind: Kind::Tool,
+                name: tool.tool.clone(),
+            },
             contract: contract(tool),
             constraints: calls.constraints.clone(),
         }
@@ -134,7 +139,7 @@ impl World {
         let sets = [advert.offers, advert.org_offers.filter(|_| own_org)];
         let wanted = |offer: &&Offer| {
             offer.server == request.capability.server
-                && offer.tool == request.capability.tool
+                && offer.name == request.capability.name
                 && mesh.blobs().get(&offer.descriptor).is_some()
         };
         let sets = sets.iter().flatten().filter_map(|digest| mesh.blobs().set(digest));

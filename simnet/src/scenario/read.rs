@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comity_protocol::constraints::{Constraints, DataClass};
 use comity_protocol::geo::CountrySet;
-use comity_protocol::ids::{OrgName, ServerName, ToolName};
+use comity_protocol::ids::{ItemName, OrgName, ServerName};
 use toml::de::DeTable;
 
 use super::expect;
@@ -257,7 +257,7 @@ fn read_tool(mut section: Section<'_>, sites: &[Site]) -> Option<Tool> {
     tool
 }
 
-fn tool_name(section: &Section<'_>, name: &str) -> Option<(ServerName, ToolName)> {
+fn tool_name(section: &Section<'_>, name: &str) -> Option<(ServerName, ItemName)> {
     let parsed =
         name.split_once('/').and_then(|(server, tool)| Some((server.parse().ok()?, tool.parse().ok()?)));
     if parsed.is_none() {

@@ -27,7 +27,7 @@ fn rig(era: Era, token: Option<&str>, logs: Logs) -> Rig {
 
 fn waiting() -> Waiting {
     let suspended = Arc::new(Suspended::new("x", Duration::from_secs(60)));
-    Waiting { suspended, principal: "ana".into(), tool: "t".into() }
+    Waiting { suspended, principal: "ana".into(), what: "t".into() }
 }
 
 fn raw(text: &str) -> Box<RawValue> {

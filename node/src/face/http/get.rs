@@ -1,7 +1,7 @@
 //! GET and DELETE of the legacy era: the stream of notifications that belong to no call, resuming a call's stream,
 //! and the end of a session.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream;
@@ -9,11 +9,10 @@ use hyper::{HeaderMap, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    legacy,
+    Who, legacy,
     reply::{self, Body, Refusal},
 };
 use crate::face::{
-    auth::Principal,
     core::{ChangeFeed, Core},
     handshake,
     headers::{self, LAST_EVENT, VERSION},
@@ -23,18 +22,14 @@ use crate::face::{
 };
 
 /// Answers a GET.
-pub(super) fn serve(
-    core: &Core,
-    principal: &Principal,
-    headers: &HeaderMap,
-) -> Result<Response<Body>, Refusal> {
+pub(super) fn serve(core: &Core, who: Who<'_>, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
     legacy_only(headers)?;
     if !media::accepts(headers, media::EVENT_STREAM) {
         return Err(
             reply::text(StatusCode::NOT_ACCEPTABLE, "Not Acceptable: accept text/event-stream").into()
         );
     }
-    let session = legacy::session(core, principal, headers)?;
+    let session = legacy::session(core, who, headers)?;
     let last = headers.get(LAST_EVENT).map(|value| value.to_str().ok().and_then(EventId::parse));
     match last {
         None => Ok(listen(core, &session, None)),
@@ -44,15 +39,11 @@ pub(super) fn serve(
 }
 
 /// Answers a DELETE: the session ends, and with it what is in flight.
-pub(super) fn delete(
-    core: &Core,
-    principal: &Principal,
-    headers: &HeaderMap,
-) -> Result<Response<Body>, Refusal> {
+pub(super) fn delete(core: &Core, who: Who<'_>, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
     legacy_only(headers)?;
-    let session = legacy::session(core, principal, headers)?;
+    let session = legacy::session(core, who, headers)?;
     core.sessions.close(&session);
-    tracing::debug!(principal = %principal.name, "session closed by its client");
+    tracing::debug!(principal = %who.principal.name, "session closed by its client");
     Ok(reply::text(StatusCode::OK, ""))
 }
 
@@ -82,13 +73,12 @@ fn resume(core: &Core, session: &Session, last: Option<EventId>) -> Response<Bod
 /// Opens the stream of notifications that belong to no call, in place of an older one.
 fn listen(core: &Core, session: &Arc<Session>, told: Option<u64>) -> Response<Body> {
     let listener = session.listen();
-    match told {
-        Some(told) => session.told.store(told, Ordering::Relaxed),
-        // Whether the client heard what its last stream was given, nobody knows: tell it again.
-        None if !listener.is_first() => session.told.store(u64::MAX, Ordering::Relaxed),
-        None => {}
+    // Whether the client heard what its last stream was given, nobody knows unless it says so: tell it again.
+    if (told.is_some() || !listener.is_first()) && !session.told.resume(told) {
+        session.conversation.watches.tell_again();
     }
-    let feed = ChangeFeed::new(core.changes(), Arc::clone(&session.told));
+    let (door, told) = (Arc::clone(&session.door), Arc::clone(&session.told));
+    let feed = ChangeFeed::new(core, door, told, Arc::clone(&session.conversation));
     let listening = Listening { feed, listener, draining: core.draining.clone() };
     reply::stream(sse::frames(listening, core.config.limits.keep_alive))
 }
@@ -107,8 +97,8 @@ impl Source for Listening {
             () = self.draining.cancelled() => None,
             () = session.closed.cancelled() => None,
             () = self.listener.replaced() => None,
-            change = self.feed.next() => change.map(|(change, message)| {
-                sse::event(Some(EventId { stream: LISTENING, sequence: change }), &message)
+            change = self.feed.next() => change.map(|(sequence, message)| {
+                sse::event(Some(EventId { stream: LISTENING, sequence }), &message)
             }),
         }
     }

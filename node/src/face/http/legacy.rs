@@ -12,18 +12,18 @@ use hyper::{HeaderMap, Response, StatusCode, header::HeaderValue};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    post,
+    Who, post,
     reply::{self, Body, Refusal},
 };
 use crate::{
     face::{
         auth::Principal,
         call::{Call, Wire},
-        core::{self, Answer, Caller, Core, Plan},
+        core::{self, Answer, Caller, Core, Plan, Told},
         handshake,
         headers::{self, SESSION},
         params::{Head, Request},
-        session::{OpenError, Session},
+        session::{OpenError, Opening, Session},
         sse,
         stream_log::StreamLog,
     },
@@ -31,21 +31,20 @@ use crate::{
 };
 
 /// Opens a session.
-pub(super) fn initialize(
-    core: &Core,
-    principal: &Principal,
-    request: &Request,
-) -> Result<Response<Body>, Refusal> {
+pub(super) fn initialize(core: &Core, who: Who<'_>, request: &Request) -> Result<Response<Body>, Refusal> {
     let handshake = handshake::initialize(request).map_err(|error| post::bad(request, &error))?;
     let version = handshake.version;
-    let told = *core.changes().borrow();
-    let session =
-        core.sessions.open(&principal.name, handshake, told).map_err(|error| full(request, &error))?;
-    let result = handshake::initialize_result(version, core.config.instructions.as_deref());
+    let (catalogue, about) = core.about(who.door).map_err(|error| post::bad(request, &error))?;
+    let (door, told) = (Arc::clone(who.door), Told::all(who.door, &catalogue));
+    let session = core
+        .sessions
+        .open(&who.principal.name, Opening { handshake, door, told })
+        .map_err(|error| full(request, &error))?;
+    let result = handshake::initialize_result(version, &about);
     let mut response = reply::message(StatusCode::OK, &Message::Response { id: request.id.clone(), result });
     let id = HeaderValue::from_str(&session.id).expect("a session id is hexadecimal");
     response.headers_mut().insert(SESSION, id);
-    tracing::debug!(principal = %principal.name, version, "session opened");
+    tracing::debug!(principal = %who.principal.name, version, "session opened");
     Ok(response)
 }
 
@@ -53,22 +52,23 @@ pub(super) fn initialize(
 ///
 /// # Errors
 /// 400 without the header, 404 for a session that has ended or is another client's: the client then opens a new one.
-pub(super) fn session(
-    core: &Core,
-    principal: &Principal,
-    headers: &HeaderMap,
-) -> Result<Arc<Session>, Refusal> {
+pub(super) fn session(core: &Core, who: Who<'_>, headers: &HeaderMap) -> Result<Arc<Session>, Refusal> {
     let id = headers::sole(headers, &SESSION)
         .map_err(|error| reply::error(StatusCode::BAD_REQUEST, None, &error))?;
     let id =
         id.ok_or_else(|| reply::text(StatusCode::BAD_REQUEST, "Bad Request: Mcp-Session-Id is required"))?;
-    let session = core.sessions.find(id, &principal.name);
+    let session = core.sessions.find(id, &who.principal.name, who.door);
     session.ok_or_else(|| reply::text(StatusCode::NOT_FOUND, "Not Found: no such session").into())
 }
 
 /// Understands a request. In this era JSON-RPC errors are ordinary answers with status 200.
-pub(super) fn plan(headers: &HeaderMap, request: &Request, head: &Head<'_>) -> Result<Plan, Refusal> {
-    let plan = Plan::of(&request.method, Era::Legacy, head);
+pub(super) fn plan(
+    who: Who<'_>,
+    headers: &HeaderMap,
+    request: &Request,
+    head: &Head<'_>,
+) -> Result<Plan, Refusal> {
+    let plan = Plan::of(&request.method, Era::Legacy, head, who.door);
     let plan = plan.map_err(|error| reply::error(StatusCode::OK, Some(request.id.clone()), &error))?;
     Ok(plan.with_trace(|| post::trace(headers)))
 }
@@ -83,7 +83,8 @@ pub(super) async fn request(
 ) -> Response<Body> {
     let id = request.id.clone();
     let client = &session.handshake.client;
-    let caller = Caller { principal, client, conversation: Some(&session.conversation) };
+    let door = &session.door;
+    let caller = Caller { principal, client, door, conversation: Some(&session.conversation) };
     match core.answer(plan, request, caller) {
         Err(error) => reply::error(StatusCode::OK, Some(id), &error),
         Ok(Answer::Ready(result)) => reply::message(StatusCode::OK, &Message::Response { id, result }),
@@ -99,11 +100,11 @@ pub(super) async fn request(
 /// Takes a notification or an answer.
 pub(super) async fn message(
     core: &Core,
-    principal: &Principal,
+    who: Who<'_>,
     headers: &HeaderMap,
     message: Message,
 ) -> Result<Response<Body>, Refusal> {
-    let session = session(core, principal, headers)?;
+    let session = session(core, who, headers)?;
     let taken = core::take(&session.conversation, message);
     if tokio::time::timeout(core.config.limits.body_timeout, taken).await.is_err() {
         let why = "Service Unavailable: the server that asked does not read";

@@ -2,21 +2,18 @@
 //! the request is cancelled.
 
 use bytes::Bytes;
-use comity_protocol::{
-    json,
-    jsonrpc::{Message, RpcError, codes},
-};
+use comity_protocol::jsonrpc::{Message, RpcError, codes};
 use hyper::{HeaderMap, Response, StatusCode};
 
 use super::{
-    post,
+    Who, post,
     reply::{self, Body, Refusal},
 };
 use crate::{
     face::{
-        auth::Principal,
         call::{Call, Wire},
         core::{Answer, Caller, Core, Plan, Subscription},
+        door::Door,
         handshake, headers,
         params::{Head, Request},
         sse::{self, Source},
@@ -27,16 +24,17 @@ use crate::{
 /// Checks all that 2026-07-28 demands of a request, in the order that gives the most useful error first.
 pub(super) fn plan(
     core: &Core,
+    who: Who<'_>,
     headers: &HeaderMap,
     request: &Request,
     head: &Head<'_>,
 ) -> Result<(Plan, ClientProfile), Refusal> {
     let client = client(headers, request, head).map_err(|error| post::bad(request, &error))?;
-    let plan = Plan::of(&request.method, Era::Modern, head);
+    let plan = Plan::of(&request.method, Era::Modern, head, who.door);
     let plan =
         plan.map_err(|error| reply::error(status(Some(error.code)), Some(request.id.clone()), &error))?;
-    if matches!(plan, Plan::CallTool(_)) {
-        check_params(core, headers, head).map_err(|error| post::bad(request, &error))?;
+    if let Some(tool) = plan.tool() {
+        check_params(core, who.door, tool, headers, head).map_err(|error| post::bad(request, &error))?;
     }
     Ok((plan.with_trace(|| post::trace(headers)), client))
 }
@@ -50,25 +48,28 @@ fn client(headers: &HeaderMap, request: &Request, head: &Head<'_>) -> Result<Cli
     Ok(client)
 }
 
-fn check_params(core: &Core, headers: &HeaderMap, head: &Head<'_>) -> Result<(), RpcError> {
-    let Some(name) = head.params.name.and_then(json::as_str) else { return Ok(()) };
+fn check_params(
+    core: &Core,
+    door: &Door,
+    tool: &str,
+    headers: &HeaderMap,
+    head: &Head<'_>,
+) -> Result<(), RpcError> {
+    let Some(catalogue) = door.catalogue(&*core.gateway) else { return Ok(()) };
     // An unknown tool is the gateway's to refuse.
-    core.gateway
-        .catalogue()
-        .by_name(&name)
-        .map_or(Ok(()), |tool| headers::check_params(headers, &tool.tool, head))
+    catalogue.by_name(tool).map_or(Ok(()), |tool| headers::check_params(headers, &tool.object, head))
 }
 
 /// Answers a request whose headers and metadata are in order.
 pub(super) async fn request(
     core: &Core,
-    principal: &Principal,
+    who: Who<'_>,
     plan: Plan,
     request: Request,
     client: &ClientProfile,
 ) -> Response<Body> {
     let id = request.id.clone();
-    let caller = Caller { principal, client, conversation: None };
+    let caller = Caller { principal: who.principal, client, door: who.door, conversation: None };
     match core.answer(plan, request, caller) {
         Err(error) => reply::error(status(Some(error.code)), Some(id), &error),
         Ok(Answer::Ready(result)) => reply::message(StatusCode::OK, &Message::Response { id, result }),

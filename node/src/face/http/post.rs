@@ -12,12 +12,11 @@ use comity_protocol::{
 use hyper::{HeaderMap, Response, StatusCode, body::Incoming};
 
 use super::{
-    body, legacy, modern,
+    Who, body, legacy, modern,
     reply::{self, Body, Refusal},
 };
 use crate::{
     face::{
-        auth::Principal,
         core::Core,
         handshake,
         headers::{self, VERSION},
@@ -30,7 +29,7 @@ use crate::{
 /// Answers a POST.
 pub(super) async fn serve(
     core: &Arc<Core>,
-    principal: &Arc<Principal>,
+    who: Who<'_>,
     headers: &HeaderMap,
     body: Incoming,
 ) -> Result<Response<Body>, Refusal> {
@@ -45,35 +44,35 @@ pub(super) async fn serve(
     drop(bytes);
     match message {
         Message::Request { id, method, params } => {
-            request(core, principal, headers, Request { id, method, params }).await
+            request(core, who, headers, Request { id, method, params }).await
         }
         message => match header_era(headers, &message)? {
             // No message of this kind means anything there, and the specification asks for nothing else.
             Era::Modern => Ok(reply::accepted()),
-            Era::Legacy => legacy::message(core, principal, headers, message).await,
+            Era::Legacy => legacy::message(core, who, headers, message).await,
         },
     }
 }
 
 async fn request(
     core: &Arc<Core>,
-    principal: &Arc<Principal>,
+    who: Who<'_>,
     headers: &HeaderMap,
     request: Request,
 ) -> Result<Response<Body>, Refusal> {
     let head = request.head().map_err(|error| bad(&request, &error))?;
     if request.method == "initialize" && head.meta.version.is_none() {
-        return legacy::initialize(core, principal, &request);
+        return legacy::initialize(core, who, &request);
     }
     match request_era(&request, &head, headers)? {
         Era::Modern => {
-            let (plan, client) = modern::plan(core, headers, &request, &head)?;
-            Ok(modern::request(core, principal, plan, request, &client).await)
+            let (plan, client) = modern::plan(core, who, headers, &request, &head)?;
+            Ok(modern::request(core, who, plan, request, &client).await)
         }
         Era::Legacy => {
-            let session = legacy::session(core, principal, headers)?;
-            let plan = legacy::plan(headers, &request, &head)?;
-            Ok(legacy::request(core, principal, session, plan, request).await)
+            let session = legacy::session(core, who, headers)?;
+            let plan = legacy::plan(who, headers, &request, &head)?;
+            Ok(legacy::request(core, who.principal, session, plan, request).await)
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     /// Sent with every request.
     pub(crate) headers: Vec<(String, String)>,
+    /// The endpoint.
+    path: String,
 }
 
 /// An answer whose body is still to come.
@@ -38,7 +40,12 @@ pub(crate) struct Event {
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, headers: Vec::new() }
+        Self { address, headers: Vec::new(), path: "/mcp".into() }
+    }
+
+    /// The same client at another endpoint.
+    pub(crate) fn at(&self, path: &str) -> Self {
+        Self { path: path.into(), ..self.clone() }
     }
 
     /// The same client with one more header on each request, in place of an older value.
@@ -79,7 +86,7 @@ impl Client {
     }
 
     pub(crate) async fn post(&self, body: impl Into<Bytes>) -> Answer {
-        self.send(Method::POST, "/mcp", body).await
+        self.send(Method::POST, &self.path, body).await
     }
 
     /// A request of the legacy era, or one that is wrong on purpose.
@@ -99,7 +106,7 @@ impl Client {
     /// The same of a client with these capabilities.
     pub(crate) async fn modern_able(&self, method: &str, params: Value, capabilities: Value) -> Answer {
         let mut client = self.with("mcp-protocol-version", MODERN).with("mcp-method", method);
-        if let Some(name) = params["name"].as_str() {
+        if let Some(name) = params["name"].as_str().or(params["uri"].as_str()) {
             client = client.with("mcp-name", name);
         }
         let mut params = with_meta(params, MODERN);
@@ -130,7 +137,7 @@ impl Client {
     }
 
     pub(crate) async fn get(&self) -> Answer {
-        self.send(Method::GET, "/mcp", "").await
+        self.send(Method::GET, &self.path, "").await
     }
 }
 

@@ -4,19 +4,20 @@ use std::sync::{Arc, Mutex};
 
 use comity_protocol::{
     approval::Judgement,
+    call::methods::{ACKNOWLEDGED, RESOURCE_UPDATED, SUBSCRIBE},
     catalogue::{Catalogue, Offered, Origin, Pool},
     contract::Descriptor,
-    ids::{CapabilityId, NodeId},
+    ids::{CapabilityId, Kind, NodeId},
     json,
     jsonrpc::{Id, Message, RpcError, codes},
 };
 use serde_json::{json, value::RawValue};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::soon;
 use crate::{
     exchange::{DenialReason, Exchange, ExchangePeer, Failure, Outcome, Outgoing, exchange},
-    gateway::{CallerContext, Gateway, GatewayRequest},
+    gateway::{CallerContext, Endpoint, Gateway, GatewayRequest, Target},
 };
 
 /// How many progress notifications `progress` sends.
@@ -28,6 +29,8 @@ pub(super) struct FakeGateway {
     callers: mpsc::UnboundedSender<CallerContext>,
     /// Who called, in order.
     pub(super) called: tokio::sync::Mutex<mpsc::UnboundedReceiver<CallerContext>>,
+    /// URIs that change.
+    updates: broadcast::Sender<String>,
     ends: mpsc::UnboundedSender<String>,
     /// How calls of `hang` ended: `cancelled: <reason>` or `dropped`.
     pub(super) ended: tokio::sync::Mutex<mpsc::UnboundedReceiver<String>>,
@@ -41,6 +44,7 @@ impl FakeGateway {
             catalogue: Mutex::default(),
             changes: watch::channel(1).0,
             callers,
+            updates: broadcast::Sender::new(16),
             called: called.into(),
             ends,
             ended: ended.into(),
@@ -55,6 +59,18 @@ impl FakeGateway {
         self.changes.send_modify(|change| *change += 1);
     }
 
+    /// Shows everything that `items` has.
+    pub(super) fn set_items(&self) {
+        *self.catalogue.lock().unwrap() = Arc::new(items());
+        self.changes.send_modify(|change| *change += 1);
+    }
+
+    /// Changes a resource.
+    pub(super) fn update(&self, uri: &str) {
+        // Nobody may be watching.
+        let _ = self.updates.send(uri.to_owned());
+    }
+
     pub(super) async fn next_caller(&self) -> CallerContext {
         soon(async { self.called.lock().await.recv().await.unwrap() }).await
     }
@@ -65,8 +81,11 @@ impl FakeGateway {
 }
 
 impl Gateway for FakeGateway {
-    fn catalogue(&self) -> Arc<Catalogue> {
-        Arc::clone(&self.catalogue.lock().unwrap())
+    fn catalogue(&self, endpoint: &Endpoint) -> Option<Arc<Catalogue>> {
+        match endpoint {
+            Endpoint::All => Some(Arc::clone(&self.catalogue.lock().unwrap())),
+            Endpoint::Raw { server, .. } => (server.as_str() == "fake").then(|| Arc::new(items())),
+        }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -74,8 +93,11 @@ impl Gateway for FakeGateway {
     }
 
     fn request(&self, request: GatewayRequest) -> Exchange {
-        assert_eq!(request.method, "tools/call");
         let (exchange, peer) = exchange();
+        if request.method == SUBSCRIBE {
+            tokio::spawn(tell(request, peer, self.updates.subscribe()));
+            return exchange;
+        }
         self.callers.send(request.caller.clone()).unwrap();
         tokio::spawn(run(request, peer, self.ends.clone()));
         exchange
@@ -88,23 +110,74 @@ pub(in crate::face) fn catalogue(names: impl IntoIterator<Item: AsRef<str>>) -> 
     Catalogue::build(names.into_iter().map(|name| offer(name.as_ref())))
 }
 
-fn offer(name: &str) -> Offered {
-    let annotation = if name == "routed" { r#","x-mcp-header":"Region""# } else { "" };
-    let region = format!(r#"{{"type":"string"{annotation}}}"#);
-    let schema = format!(r#"{{"type":"object","properties":{{"region":{region}}}}}"#);
-    let text = format!(r#"{{"name":"{name}","x-vendor":1e999,"inputSchema":{schema}}}"#);
+/// A catalogue of tools of these names and descriptions.
+pub(in crate::face) fn catalogue_of(tools: &[(&str, &str)]) -> Catalogue {
+    let text = |name: &str, description: &str| {
+        let schema = json!({ "type": "object" });
+        json!({ "name": name, "description": description, "inputSchema": schema }).to_string()
+    };
+    Catalogue::build(tools.iter().map(|(name, description)| item(Kind::Tool, &text(name, description))))
+}
+
+/// One server with something of every kind.
+fn items() -> Catalogue {
+    let server = r#"{"name":"fake","capabilities":{"tools":{},"prompts":{},"resources":{"subscribe":true},"completions":{},"x-vendor":1e999},"serverInfo":{"name":"Fake"},"instructions":"Be kind."}"#;
+    let all = [
+        (Kind::Server, server),
+        (Kind::Tool, r#"{"name":"comity_find_tools","inputSchema":{"type":"object"}}"#),
+        (Kind::Prompt, r#"{"name":"greet","arguments":[{"name":"who"}],"x-vendor":1e999}"#),
+        (Kind::Resource, r#"{"uri":"f:a","name":"a"}"#),
+        (Kind::Resource, r#"{"uri":"f:b","name":"b"}"#),
+        (Kind::Template, r#"{"uriTemplate":"f:{x}/y","name":"t"}"#),
+    ];
+    Catalogue::passthrough(all.map(|(kind, text)| item(kind, text)))
+}
+
+fn item(kind: Kind, text: &str) -> Offered {
+    let descriptor = Descriptor::parse(kind, text).unwrap();
     Offered {
         node: NodeId::from_bytes([7; 32]),
         capability: CapabilityId {
             org: "acme.example".parse().unwrap(),
             server: "fake".parse().unwrap(),
-            tool: name.parse().unwrap(),
+            kind,
+            name: descriptor.name().clone(),
         },
-        descriptor: Arc::new(Descriptor::parse(&text).unwrap()),
+        descriptor: Arc::new(descriptor),
         origin: Origin::ThisNode,
         pool: Pool::Anywhere,
         judgement: Judgement::Approved,
     }
+}
+
+/// Serves a subscription: `f:secret` cannot be watched.
+async fn tell(request: GatewayRequest, mut peer: ExchangePeer, mut updates: broadcast::Receiver<String>) {
+    let Target::Item(Kind::Resource, uri) = request.target else { panic!("{:?}", request.target) };
+    if uri == "f:secret" {
+        let detail = "no such resource".into();
+        return peer.finish(Outcome::Failed(Failure::Refused { code: codes::INVALID_PARAMS, detail }));
+    }
+    let params = raw(json!({ "uri": uri }).to_string());
+    peer.sender.send(Message::notification(ACKNOWLEDGED, Some(params.clone()))).await.unwrap();
+    loop {
+        tokio::select! {
+            updated = updates.recv() => {
+                if updated.unwrap() == uri {
+                    let message = Message::notification(RESOURCE_UPDATED, Some(params.clone()));
+                    peer.sender.send(message).await.unwrap();
+                }
+            }
+            said = peer.outgoing.recv() => if said.is_none() { return },
+        }
+    }
+}
+
+fn offer(name: &str) -> Offered {
+    let annotation = if name == "routed" { r#","x-mcp-header":"Region""# } else { "" };
+    let region = format!(r#"{{"type":"string"{annotation}}}"#);
+    let schema = format!(r#"{{"type":"object","properties":{{"region":{region}}}}}"#);
+    let text = format!(r#"{{"name":"{name}","x-vendor":1e999,"inputSchema":{schema}}}"#);
+    item(Kind::Tool, &text)
 }
 
 fn raw(text: impl Into<String>) -> Box<RawValue> {
@@ -112,7 +185,12 @@ fn raw(text: impl Into<String>) -> Box<RawValue> {
 }
 
 async fn run(request: GatewayRequest, peer: ExchangePeer, ends: mpsc::UnboundedSender<String>) {
-    let outcome = match request.tool.as_str() {
+    let Target::Item(Kind::Tool, tool) = &request.target else {
+        let (method, target, params) = (&request.method, &request.target, request.params.get());
+        let said = format!(r#"{{"method":"{method}","target":"{target}","params":{params}}}"#);
+        return peer.finish(Outcome::Result(raw(said)));
+    };
+    let outcome = match tool.as_str() {
         "echo" | "routed" => Outcome::Result(raw(format!(r#"{{ "echo": {} }}"#, request.params.get()))),
         "progress" => progress(&peer).await,
         "ask" => return ask(request, peer).await,

@@ -61,7 +61,7 @@ async fn unknown_methods_are_named() {
     let node = Node::start().await;
     let client = node.client.initialize("2025-11-25").await;
     for method in
-        ["resources/list", "prompts/get", "completion/complete", "server/nonsense", "subscriptions/listen"]
+        ["resources/nonsense", "tasks/get", "completion/nonsense", "server/nonsense", "subscriptions/listen"]
     {
         let answer = client.request(json!(1), method, json!({})).await;
         assert_eq!(answer.status, 200);
@@ -183,7 +183,7 @@ async fn line_breaks_in_an_answer_do_not_break_the_stream() {
 
 #[tokio::test]
 async fn tools_come_in_pages() {
-    let node = Node::with(|config| config.limits.page_tools_max = 2).await;
+    let node = Node::with(|config| config.limits.page_items_max = 2).await;
     node.gateway.set_tools(&["a", "b", "c"]);
     let client = node.client.initialize("2025-11-25").await;
     let list = |params: serde_json::Value| {

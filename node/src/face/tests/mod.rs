@@ -6,6 +6,7 @@ mod drain;
 mod gateway;
 mod hostile;
 mod input;
+mod items;
 mod legacy;
 mod lines;
 mod modern;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Face, FaceConfig, FaceGauges};
 use client::Client;
 use gateway::FakeGateway;
-pub(super) use gateway::catalogue;
+pub(super) use gateway::{catalogue, catalogue_of};
 
 /// Longer than anything here takes on the busiest machine: a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

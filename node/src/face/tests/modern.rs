@@ -53,7 +53,7 @@ async fn what_2026_07_28_demands_is_checked() {
     let cases = [
         Refused {
             why: "unknown method",
-            change: |c, b| rename(c, b, "resources/list"),
+            change: |c, b| rename(c, b, "resources/nonsense"),
             status: 404,
             code: -32601,
         },

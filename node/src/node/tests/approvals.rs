@@ -29,7 +29,7 @@ async fn server_and_plan(approve: &str) -> (Org, Plan, Running, Plan) {
 }
 
 async fn known(node: &Running) {
-    node.sees("the tool is known", |world| world.tools_of(PATH).next().map(|_| ())).await;
+    node.sees("the tool is known", |world| world.items_of(PATH).next().map(|_| ())).await;
 }
 
 fn exposed(node: &Running, name: &str) -> bool {
@@ -79,7 +79,7 @@ async fn a_contract_that_changes_is_quarantined_until_it_is_approved_again() {
     within("clients are told", changes.changed()).await.unwrap();
     caller.sees("it is hidden", |world| world.catalogue.by_name("change").is_none().then_some(())).await;
     let path = "umbrella.example/tools/change";
-    let state = |node: &Running| node.world().tools_of(path).next().map(|tool| tool.judgement.code());
+    let state = |node: &Running| node.world().items_of(path).next().map(|tool| tool.judgement.code());
     assert_eq!(state(&caller), Some("quarantined"));
     assert!(matches!(failure(caller.call(path)).await, Failure::Unapproved { .. }));
     result(caller.call("echo")).await;
@@ -92,7 +92,7 @@ async fn pins_and_approvals_that_the_file_is_given_take_effect_at_once() {
     let (umbrella, _plan, server, mut caller_plan) = server_and_plan("none").await;
     caller_plan.trust_nobody();
     let caller = caller_plan.start().await;
-    assert!(caller.world().tools.is_empty());
+    assert!(caller.world().items.is_empty());
     caller_plan.trust(&umbrella, "none");
     caller_plan.write();
     known(&caller).await;
@@ -104,7 +104,7 @@ async fn pins_and_approvals_that_the_file_is_given_take_effect_at_once() {
     result(caller.call("echo")).await;
     caller_plan.trust_nobody();
     caller_plan.write();
-    caller.sees("nothing of it is left", |world| world.tools.is_empty().then_some(())).await;
+    caller.sees("nothing of it is left", |world| world.items.is_empty().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,7 +144,7 @@ async fn tools_and_servers_that_come_and_go_at_one_node_do_so_at_the_others() {
     caller.offers("second__echo", &[server.id()]).await;
     server.ready("hidden").await;
     let foreign = |node: &Running, name: &str| {
-        node.world().tools.iter().any(|tool| tool.capability.server.as_str() == name)
+        node.world().items.iter().any(|tool| tool.capability.server.as_str() == name)
     };
     until("the server's own world has it", || foreign(&server, "hidden").then_some(())).await;
     assert!(!foreign(&caller, "hidden"), "what is for the org stays in the org");

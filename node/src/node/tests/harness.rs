@@ -5,8 +5,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use comity_protocol::catalogue::Catalogue;
 use comity_protocol::geo::CountrySet;
-use comity_protocol::ids::{MeshName, NodeId, OrgName};
+use comity_protocol::ids::{Kind, MeshName, NodeId, OrgName};
 use comity_protocol::json::{self, RawObject};
 use comity_protocol::testing::places;
 use comity_protocol::trust::{Membership, Verified};
@@ -20,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::NodeConfig;
 use crate::exchange::{Exchange, Failure, Incoming, Outcome};
 use crate::face::tests::client::Client;
-use crate::gateway::{CallerContext, ClientProfile, Gateway, GatewayRequest, new_call_id};
+use crate::gateway::{CallerContext, ClientProfile, Endpoint, Gateway, GatewayRequest, Target, new_call_id};
 use crate::identity::{DataDir, create_key, node_id};
 use crate::node::{End, Node, RunError, Shared};
 use crate::org::{self, Issuer};
@@ -183,6 +184,12 @@ impl Plan {
         self
     }
 
+    /// Has the server `name` speak 2026-07-28.
+    pub(super) fn modern(self, server: &str) -> Self {
+        std::fs::write(self.temp.path().join(server).join("modern"), "").unwrap();
+        self
+    }
+
     /// Further lines for the server that was added last.
     pub(super) fn with(mut self, line: &str) -> Self {
         writeln!(self.servers, "{line}").unwrap();
@@ -330,10 +337,33 @@ impl Running {
         deadline: Option<Duration>,
     ) -> Exchange {
         let params = format!(r#"{{"name":"{tool}","arguments":{arguments},"_meta":{meta}}}"#);
+        self.request("tools/call", Endpoint::All, Target::tool(tool), &params, deadline)
+    }
+
+    /// Asks for something of any kind, as a client of one of the endpoints does.
+    pub(super) fn ask(&self, method: &str, kind: Kind, name: &str, params: &str) -> Exchange {
+        self.request(method, Endpoint::All, Target::Item(kind, name.into()), params, None)
+    }
+
+    /// What `endpoint` shows.
+    pub(super) fn catalogue(&self, endpoint: &Endpoint) -> Option<Arc<Catalogue>> {
+        CallGateway(self.shared.calls.clone()).catalogue(endpoint)
+    }
+
+    /// Makes a request as the face does.
+    pub(super) fn request(
+        &self,
+        method: &str,
+        endpoint: Endpoint,
+        target: Target,
+        params: &str,
+        deadline: Option<Duration>,
+    ) -> Exchange {
         CallGateway(self.shared.calls.clone()).request(GatewayRequest {
-            method: "tools/call".into(),
-            tool: tool.into(),
-            params: RawValue::from_string(params).unwrap(),
+            method: method.into(),
+            endpoint,
+            target,
+            params: RawValue::from_string(params.to_owned()).unwrap(),
             caller: CallerContext {
                 call_id: new_call_id().unwrap(),
                 principal: "local".into(),

@@ -1,4 +1,7 @@
-"""A small MCP server for tests of whole nodes. Every call leaves a line in `calls` of its directory."""
+"""A small MCP server for tests of whole nodes. Every call leaves a line in `calls` of its directory.
+
+It speaks the legacy era, or, where its directory has a file `modern`, 2026-07-28.
+"""
 import json
 import os
 import sys
@@ -6,9 +9,17 @@ import time
 
 home = sys.argv[1]
 description = sys.argv[2] if len(sys.argv) > 2 else "as it was"
-tools = ["echo", "hang", "steps", "die", "big", "wait", "change", "grow", "ask", "strict"]
+tools = ["echo", "hang", "steps", "die", "big", "wait", "change", "grow", "ask", "strict", "touch"]
 stepping = []
 asked = {}
+modern = os.path.exists(os.path.join(home, "modern"))
+subscribed = set()
+listening = []
+capabilities = {"tools": {"listChanged": True}, "prompts": {}, "resources": {"subscribe": True}, "completions": {}}
+info = {"name": "test", "version": "1"}
+prompts = [{"name": "greet", "description": description, "arguments": [{"name": "who"}], "x-vendor": 12345678901234567890123}]
+resources = [{"uri": "test://fixed", "name": "fixed"}, {"uri": "test://slow", "name": "slow"}]
+templates = [{"uriTemplate": "test://item/{id}", "name": "item"}]
 
 
 def note(what):
@@ -25,8 +36,51 @@ def send(message):
     write(json.dumps({"jsonrpc": "2.0", **message}))
 
 
+def answer(request, result):
+    if modern:
+        result = {"resultType": "complete", **result}
+    send({"id": request["id"], "result": result})
+
+
+def go_on():
+    while not os.path.exists(os.path.join(home, "go")):
+        time.sleep(0.005)
+
+
+def refuse(request, code, message):
+    send({"id": request["id"], "error": {"code": code, "message": message}})
+
+
+def read(request):
+    uri = request["params"]["uri"]
+    note("read " + uri)
+    if uri == "test://slow":
+        go_on()
+    if uri in ("test://fixed", "test://slow") or uri.startswith(("test://item/", "test://unlisted")):
+        write('{"jsonrpc":"2.0","id":%s,"result":{"contents":[{"uri":%s,"text":"of %s","n":1e400}]%s}}' % (
+            json.dumps(request["id"]), json.dumps(uri), home, ',"resultType":"complete","ttlMs":7,"cacheScope":"public"' if modern else ""))
+    else:
+        refuse(request, -32602 if modern else -32002, "Resource not found")
+
+
+def updated(uri):
+    if uri in subscribed:
+        send({"method": "notifications/resources/updated", "params": {"uri": uri}})
+    for request in listening:
+        if uri in request["params"]["notifications"].get("resourceSubscriptions", []):
+            meta = {"io.modelcontextprotocol/subscriptionId": request["id"]}
+            send({"method": "notifications/resources/updated", "params": {"uri": uri, "_meta": meta}})
+
+
+def listen(request):
+    listening.append(request)
+    meta = {"io.modelcontextprotocol/subscriptionId": request["id"]}
+    wanted = request["params"]["notifications"]
+    send({"method": "notifications/subscriptions/acknowledged", "params": {"notifications": wanted, "_meta": meta}})
+
+
 def text(request, value):
-    send({"id": request["id"], "result": {"content": [{"type": "text", "text": value}]}})
+    answer(request, {"content": [{"type": "text", "text": value}]})
 
 
 def tool(name):
@@ -71,8 +125,7 @@ def call(request, line):
     elif name == "big":
         text(request, "x" * (1 << 20))
     elif name == "wait":
-        while not os.path.exists(os.path.join(home, "go")):
-            time.sleep(0.005)
+        go_on()
         text(request, "went on")
     elif name == "change":
         description += ", changed"
@@ -86,6 +139,10 @@ def call(request, line):
         n = request["params"]["arguments"]["n"]
         structured = {"n": n if n < 10 else str(n)}
         send({"id": request["id"], "result": {"content": [{"type": "text", "text": "kept"}], "structuredContent": structured}})
+    elif name == "touch":
+        uri = request["params"]["arguments"]["uri"]
+        text(request, "touched")
+        updated(uri)
     elif name == "grow":
         tools.append("grown")
         text(request, "grown")
@@ -96,14 +153,41 @@ for line in sys.stdin:
     line = line.rstrip("\n")
     request = json.loads(line)
     method = request.get("method")
-    if method == "server/discover":
-        send({"id": request["id"], "error": {"code": -32601, "message": "Method not found"}})
+    if method == "server/discover" and not modern:
+        refuse(request, -32601, "Method not found")
+    elif method == "server/discover":
+        meta = {"io.modelcontextprotocol/serverInfo": info}
+        answer(request, {"supportedVersions": ["2026-07-28"], "capabilities": capabilities, "instructions": "Be kind.", "_meta": meta})
     elif method == "initialize":
-        info = {"name": "test", "version": "1"}
-        capabilities = {"tools": {"listChanged": True}}
-        send({"id": request["id"], "result": {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}})
+        send({"id": request["id"], "result": {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info, "instructions": "Be kind."}})
     elif method == "tools/list":
-        send({"id": request["id"], "result": {"tools": [tool(name) for name in tools]}})
+        answer(request, {"tools": [tool(name) for name in tools]})
+    elif method == "prompts/list":
+        answer(request, {"prompts": prompts})
+    elif method == "resources/list":
+        answer(request, {"resources": resources})
+    elif method == "resources/templates/list":
+        answer(request, {"resourceTemplates": templates})
+    elif method == "prompts/get":
+        note("get " + request["params"]["name"])
+        message = {"role": "user", "content": {"type": "text", "text": "Greet %s." % request["params"].get("arguments", {}).get("who")}}
+        answer(request, {"messages": [message], "x-vendor": 1})
+    elif method == "resources/read":
+        read(request)
+    elif method == "completion/complete":
+        ref = request["params"]["ref"]
+        answer(request, {"completion": {"values": [ref.get("name") or ref.get("uri")], "total": 1}})
+    elif method == "resources/subscribe" and not modern:
+        subscribed.add(request["params"]["uri"])
+        answer(request, {})
+    elif method == "resources/unsubscribe" and not modern:
+        subscribed.discard(request["params"]["uri"])
+        answer(request, {})
+    elif method == "subscriptions/listen" and modern:
+        listen(request)
+    elif method == "vendor/thing":
+        note("vendor")
+        answer(request, {"said": request["params"]["x"]})
     elif method == "tools/call":
         call(request, line)
     elif method == "notifications/cancelled":
@@ -112,3 +196,5 @@ for line in sys.stdin:
         send({"id": request["id"], "result": {}})
     elif method is None and request.get("id") in asked:
         text(asked.pop(request["id"]), line)
+    elif method and "id" in request:
+        refuse(request, -32601, "Method not found")

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use comity_protocol::call::methods::{ACKNOWLEDGED, RESOURCE_UPDATED};
 use comity_protocol::json::{self, RawObject};
 use comity_protocol::jsonrpc::{Id, Message, RpcError, codes};
 use serde_json::value::RawValue;
@@ -52,13 +53,28 @@ impl Session {
             | "notifications/prompts/list_changed"
             | "notifications/resources/list_changed" => self.0.signals.lists_changed.notify_one(),
             "notifications/cancelled" => self.withdrawn(params),
-            "notifications/subscriptions/acknowledged" => {}
+            RESOURCE_UPDATED => {
+                if let Some(params) = params {
+                    self.0.signals.updates.note(params);
+                }
+            }
+            ACKNOWLEDGED => self.acknowledged(method, params, origin),
             _ => match origin.or_else(|| self.0.table.sole()) {
                 Some(id) => {
                     self.delivered(self.0.table.deliver(id, Message::Notification { method, params }))
                 }
                 None => self.unattributed(&method, params.as_deref()),
             },
+        }
+    }
+
+    /// A stream of notifications is open: on a pipe its name says which.
+    fn acknowledged(&self, method: String, params: Option<Box<RawValue>>, origin: Option<i64>) {
+        const NAME: [&str; 2] = ["_meta", "io.modelcontextprotocol/subscriptionId"];
+        let named = params.as_deref().and_then(|params| json::path(params, &NAME));
+        let id = named.and_then(|name| name.get().parse().ok());
+        if let Some(id) = origin.or(id) {
+            self.delivered(self.0.table.deliver(id, Message::Notification { method, params }));
         }
     }
 

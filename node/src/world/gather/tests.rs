@@ -76,12 +76,13 @@ impl Site {
     /// A set of offers of `server`, in the blobs.
     fn offers(&mut self, server: &str, tools: &[&str]) -> BlobDigest {
         let offers = tools.iter().map(|raw| {
-            let descriptor = Descriptor::parse(raw).unwrap();
+            let descriptor = Descriptor::parse(Kind::Tool, raw).unwrap();
             let bytes: Arc<[u8]> = descriptor.raw().get().as_bytes().into();
             self.blobs.put(descriptor.blob(), bytes, &Visibility::everyone());
             Offer {
                 server: server.parse().unwrap(),
-                tool: descriptor.name().clone(),
+                kind: Kind::Tool,
+                name: descriptor.name().clone(),
                 contract: descriptor.contract(),
                 descriptor: descriptor.blob(),
                 class_max: DataClass::Internal,
@@ -205,14 +206,14 @@ fn a_peers_offer_counts_as_its_descriptor_says_and_as_the_operator_approved() {
     let capability = "umbrella.example/clock/time";
     let world = site.world();
     assert!(names(&world).is_empty());
-    assert_eq!(world.tools_of(capability).next().unwrap().judgement, Judgement::Unapproved);
+    assert_eq!(world.items_of(capability).next().unwrap().judgement, Judgement::Unapproved);
     site.approvals.approve(Scope::Org(umbrella.name.clone()), NOW).unwrap();
     assert_eq!(names(&site.world()), ["time"]);
     // Another node of the org has moved on: its contract waits, the first one's still serves.
     site.peer(&umbrella, 12, &[TIME_CHANGED], &[]);
     let world = site.world();
     assert_eq!(names(&world), ["time"]);
-    let judged: Vec<_> = world.tools_of(capability).map(|tool| tool.judgement.code()).collect();
+    let judged: Vec<_> = world.items_of(capability).map(|tool| tool.judgement.code()).collect();
     assert_eq!(
         {
             let mut judged = judged;
@@ -251,7 +252,7 @@ fn a_peers_tools_stay_until_what_it_offers_now_is_here() {
     // What was never here does not count.
     site.blobs = Blobs::default();
     advertised(&mut site, 4, Some(changed));
-    assert!(site.world().tools.is_empty());
+    assert!(site.world().items.is_empty());
 }
 
 #[test]
@@ -266,7 +267,7 @@ fn only_what_the_operator_lets_a_server_offer_is_offered_and_only_while_it_is_th
         let promised = |name: &ServerName| name.as_str() == promised;
         let own = own_offer_sets(&site.servers, &site.upstreams, &mut site.cache, promised);
         let list = |set: &OfferSet| -> Vec<String> {
-            set.offers().iter().map(|offer| format!("{}/{}", offer.server, offer.tool)).collect()
+            set.offers().iter().map(|offer| format!("{}/{}", offer.server, offer.name)).collect()
         };
         (list(&own.federation), list(&own.org), own.descriptors.len())
     };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ids::Kind;
 use crate::route::breaker::CIRCUIT_SAMPLES_MIN;
 
 fn at(ms: u64) -> Mono {
@@ -21,7 +22,8 @@ fn capability(tool: &str) -> CapabilityId {
     CapabilityId {
         org: "acme.example".parse().unwrap(),
         server: "time".parse().unwrap(),
-        tool: tool.parse().unwrap(),
+        kind: Kind::Tool,
+        name: tool.parse().unwrap(),
     }
 }
 
