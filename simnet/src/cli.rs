@@ -1,23 +1,27 @@
-//! The command line: `run`, `soak`, `replay`, `list`.
+//! The command line: `run`, `soak`, `replay`, `list`, `show`.
 //!
 //! The only part of the simulator that looks at a clock, at files and at the terminal; a run sees none of them.
+//! `one` makes a single run with its reports, `soak` many, `failure` makes one that failed smaller and saves it, `find`
+//! reads scenarios, `tell` prints.
 
 pub mod commit;
+mod failure;
+mod find;
+mod one;
 mod progress;
 mod soak;
+mod tell;
 
-use std::io::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::library::{self, BUILT_IN};
-use crate::replay::Replay;
-use crate::run::{Report, Source, run};
-use crate::scenario::{SCENARIO_BYTES_MAX, nearest};
+use crate::scenario::SCENARIO_BYTES_MAX;
 
-use progress::Progress;
+use find::{find, unknown};
+use tell::say;
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +30,7 @@ pub enum Exit {
     Ok = 0,
     /// An invariant or an expectation did not hold.
     Violated = 1,
-    /// Wrong usage, or a scenario with mistakes.
+    /// Wrong usage, a scenario with mistakes, or a file that cannot be read or written.
     Usage = 64,
 }
 
@@ -66,6 +70,9 @@ pub enum CliError {
     /// The scenario cannot be run.
     #[error(transparent)]
     Run(#[from] crate::run::RunError),
+    /// A report or a case cannot be written.
+    #[error("cannot write {0}")]
+    Write(String, #[source] std::io::Error),
 }
 
 /// Simulates whole federations of Comity nodes, deterministically.
@@ -74,14 +81,17 @@ pub enum CliError {
     name = "simnet",
     version,
     long_about = "Runs the protocol code of Comity nodes over simulated networks, clocks and disks. One scenario and one \
-seed give one run, on every machine; a run that breaks an invariant prints one line that runs it again.",
+seed give one run, on every machine; a run that breaks an invariant prints one line that runs it again, and is made \
+smaller and saved.",
     after_help = "Begin here:
   simnet list
   simnet run residency --seed 1
+  simnet run residency --report-html residency.html
   simnet soak --seeds 50 --minutes 1
 
 SCENARIO is the name of a built-in scenario or the path of a TOML file.
-Exit codes: 0 all was well, 1 an invariant or an expectation did not hold, 64 wrong usage or a scenario with mistakes.",
+Exit codes: 0 all was well, 1 an invariant or an expectation did not hold, 64 wrong usage, a scenario with mistakes, or a \
+file that cannot be read or written.",
     max_term_width = 120
 )]
 struct Cli {
@@ -101,6 +111,10 @@ enum Command {
         /// The seed; the same seed gives the same run
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        #[command(flatten)]
+        reports: Reports,
+        #[command(flatten)]
+        shrinking: Shrinking,
     },
     /// Runs many seeds, one after another, until one breaks an invariant
     Soak {
@@ -115,11 +129,17 @@ enum Command {
         /// Stop after so many minutes
         #[arg(long)]
         minutes: Option<u64>,
+        #[command(flatten)]
+        reports: Reports,
+        #[command(flatten)]
+        shrinking: Shrinking,
     },
     /// Runs again what a failure's line says
     Replay {
         /// The line
         line: String,
+        #[command(flatten)]
+        reports: Reports,
     },
     /// Lists the built-in scenarios
     List,
@@ -128,6 +148,31 @@ enum Command {
         /// Its name
         scenario: String,
     },
+}
+
+/// What is written of a run besides what is printed; of a soak, of the run that fails.
+#[derive(Debug, Default, Args)]
+struct Reports {
+    /// Write what happened as JSON, one object a line
+    #[arg(long, value_name = "FILE")]
+    report_jsonl: Option<PathBuf>,
+    /// Write a timeline as one HTML page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    report_html: Option<PathBuf>,
+}
+
+/// What is done with a run that fails.
+#[derive(Debug, Args)]
+struct Shrinking {
+    /// Do not make a failing run smaller and save it
+    #[arg(long)]
+    no_shrink: bool,
+    /// How long a failing run is made smaller
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    shrink_for: u64,
+    /// Where cases are saved
+    #[arg(long, value_name = "DIRECTORY", default_value = "simnet-cases")]
+    cases: PathBuf,
 }
 
 /// Parses the command line and does what it says.
@@ -153,18 +198,21 @@ pub fn main() -> ExitCode {
 
 fn execute(cli: &Cli) -> Result<Exit, CliError> {
     match &cli.command {
-        Command::Run { scenario, seed } => run_one(&find(scenario)?, *seed, cli.json),
-        Command::Soak { scenarios, seeds, from, minutes } => {
+        Command::Run { scenario, seed, reports, shrinking } => {
+            one::run_one(&find(scenario)?, *seed, reports, Some(shrinking), cli.json)
+        }
+        Command::Soak { scenarios, seeds, from, minutes, reports, shrinking } => {
             let named: Vec<&str> = match scenarios.as_slice() {
                 [] => BUILT_IN.iter().map(|built_in| built_in.name).collect(),
                 some => some.iter().map(String::as_str).collect(),
             };
             let sources = named.into_iter().map(find).collect::<Result<Vec<_>, _>>()?;
-            soak::soak(&sources, *from, *seeds, *minutes, cli.json)
+            let plan = soak::Plan { from: *from, seeds: *seeds, minutes: *minutes };
+            soak::soak(&sources, plan, reports, shrinking, cli.json)
         }
-        Command::Replay { line } => replay(&line.parse()?, cli.json),
+        Command::Replay { line, reports } => one::replay(&line.parse()?, reports, cli.json),
         Command::List => {
-            list(cli.json)?;
+            tell::list(cli.json)?;
             Ok(Exit::Ok)
         }
         Command::Show { scenario } => match library::find(scenario) {
@@ -175,118 +223,4 @@ fn execute(cli: &Cli) -> Result<Exit, CliError> {
             None => Err(unknown(scenario)),
         },
     }
-}
-
-/// Prints a line. A reader that has gone, such as `head`, is no fault of ours.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-fn find(place: &str) -> Result<Source, CliError> {
-    let mistaken = |mistakes| CliError::Mistakes { place: place.to_owned(), mistakes };
-    if let Some(built_in) = library::find(place) {
-        return built_in.source().map_err(mistaken);
-    }
-    if !Path::new(place).is_file() {
-        return Err(unknown(place));
-    }
-    library::source(place, &read(place)?).map_err(mistaken)
-}
-
-fn read(place: &str) -> Result<String, CliError> {
-    let failed = |error| CliError::Read(place.to_owned(), error);
-    let length = std::fs::metadata(place).map_err(failed)?.len();
-    if length > SCENARIO_BYTES_MAX as u64 {
-        return Err(CliError::NoText(place.to_owned()));
-    }
-    String::from_utf8(std::fs::read(place).map_err(failed)?).map_err(|_| CliError::NoText(place.to_owned()))
-}
-
-fn unknown(place: &str) -> CliError {
-    let near = nearest(place, BUILT_IN.iter().map(|built_in| built_in.name));
-    let hint = near.map_or("; `simnet list` has the built-in ones".to_owned(), |near| {
-        format!("; did you mean `{near}`?")
-    });
-    CliError::NoScenario(place.to_owned(), hint)
-}
-
-fn run_one(source: &Source, seed: u64, json: bool) -> Result<Exit, CliError> {
-    let mut progress = Progress::new(source.scenario.phases.total(), json);
-    let report = run(source, seed, &commit::current(), |at| progress.show(&source.scenario.name, seed, at))?;
-    progress.clear();
-    tell(&report, json);
-    Ok(if report.is_ok() { Exit::Ok } else { Exit::Violated })
-}
-
-fn replay(replay: &Replay, json: bool) -> Result<Exit, CliError> {
-    let source = find(&replay.place)?;
-    if source.hash != replay.hash {
-        let (place, now, then) = (replay.place.clone(), source.hash, replay.hash.clone());
-        return Err(CliError::Changed { place, now, then });
-    }
-    let commit = commit::current();
-    if commit != replay.commit {
-        eprintln!("simnet: this is commit {commit}, and the run was on {}: it may differ", replay.commit);
-    }
-    run_one(&source, replay.seed, json)
-}
-
-fn tell(report: &Report, json: bool) {
-    if json {
-        say(&serde_json::to_string(report).unwrap_or_default());
-        return;
-    }
-    let figures = &report.figures;
-    let seconds = |ms: Option<u64>| ms.map_or("-".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
-    say(&format!(
-        "{} seed {}: {} nodes, {} s simulated, {} events, trace {}",
-        report.scenario,
-        report.seed,
-        figures.nodes,
-        report.simulated_ms / 1000,
-        figures.events,
-        report.trace_hash
-    ));
-    say(&format!(
-        "  converged after {}, healed {} after the last fault",
-        seconds(figures.converged_ms),
-        seconds(figures.healed_ms)
-    ));
-    if let Some(spread) = &figures.advert_spread_ms {
-        say(&format!(
-            "  adverts reach a node in {} ms, p99 {} ms, at most {} ms",
-            spread.p50, spread.p99, spread.max
-        ));
-    }
-    if !figures.calls.is_empty() {
-        let calls: Vec<_> = figures.calls.iter().map(|(word, count)| format!("{count} {word}")).collect();
-        say(&format!("  calls: {}", calls.join(", ")));
-    }
-    tell_violations(report);
-}
-
-fn tell_violations(report: &Report) {
-    for violation in &report.violations {
-        say(&format!("VIOLATED {violation}"));
-    }
-    if !report.is_ok() {
-        say(&format!("simnet replay '{}'", report.replay));
-    }
-}
-
-fn list(json: bool) -> Result<(), CliError> {
-    for built_in in BUILT_IN {
-        let place = built_in.name.to_owned();
-        let source = built_in.source().map_err(|mistakes| CliError::Mistakes { place, mistakes })?;
-        let scenario = &source.scenario;
-        if json {
-            let about = serde_json::json!({
-                "name": built_in.name, "about": scenario.about, "hash": source.hash, "nodes_max": scenario.nodes_max(),
-            });
-            say(&about.to_string());
-        } else {
-            say(&format!("{:<14} {}", built_in.name, scenario.about));
-        }
-    }
-    Ok(())
 }

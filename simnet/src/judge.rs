@@ -18,6 +18,7 @@ use comity_protocol::ids::{NodeId, ObjectDigest};
 use serde::Serialize;
 
 use crate::moment::Moment;
+use crate::shrink::Target;
 
 /// After how many violations a run ends.
 pub const VIOLATIONS_MAX: usize = 8;
@@ -115,6 +116,8 @@ pub(crate) struct Judge {
     pub(crate) healed: Option<Moment>,
     /// Since when it is not converged, once it was healed.
     differs_since: Option<Moment>,
+    /// What ends the run as soon as it is seen.
+    wanted: Option<Target>,
 }
 
 impl Judge {
@@ -126,6 +129,7 @@ impl Judge {
             converged: None,
             healed: None,
             differs_since: None,
+            wanted: None,
         }
     }
 
@@ -138,7 +142,23 @@ impl Judge {
 
     /// Whether nothing more is to be learned from this run.
     pub(crate) fn has_seen_enough(&self) -> bool {
-        self.violations.len() >= VIOLATIONS_MAX
+        let found = |wanted: &Target| self.violations.iter().any(|violation| wanted.is_met_by(violation));
+        self.violations.len() >= VIOLATIONS_MAX || self.wanted.as_ref().is_some_and(found)
+    }
+
+    /// Ends the run as soon as this is seen.
+    pub(crate) fn look_for(&mut self, target: Target) {
+        self.wanted = Some(target);
+    }
+
+    /// When the federation had healed after the last fault; `None` when its time to heal ended before.
+    pub(crate) fn truly_healed(&self) -> Option<Moment> {
+        let gave_up = |at: Moment| {
+            let ending = |violation: &&Violation| violation.at_ms == at.as_millis();
+            let kinds = [Invariant::Converged, Invariant::Suspected];
+            self.violations.iter().filter(ending).any(|violation| kinds.contains(&violation.invariant))
+        };
+        self.healed.filter(|at| !gave_up(*at))
     }
 
     /// A hostile node has signed an advert that is no forgery.

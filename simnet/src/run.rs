@@ -134,7 +134,7 @@ fn summary(world: &World) -> Summary {
         nodes: world.nodes.len(),
         events: world.trace.events(),
         converged_ms: world.judge.converged.map(crate::moment::Moment::as_millis),
-        healed_ms: healed.map(|healed| healed.as_millis().saturating_sub(faults_end)),
+        healed_ms: world.judge.truly_healed().map(|healed| healed.as_millis().saturating_sub(faults_end)),
         quiet_bytes_per_node_s: quiet_bytes,
         ..world.figures.summary()
     }

@@ -12,6 +12,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 mod value;
+mod write;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use comity_protocol::ids::{ItemName, OrgName, ServerName};
 pub use expect::{Expectation, Verdict};
 pub(crate) use expect::{lawful_sites, satisfies};
 pub(crate) use faults::DEGRADED;
-pub use faults::{Act, Direction, DiskFate, Fault, FaultKind};
+pub use faults::{Act, Direction, DiskFate, Fault, FaultKind, Jump, Victims};
 pub use mistake::{Mistake, Mistakes, nearest};
 pub use value::{DURATION_MAX, Share, Span};
 
@@ -37,7 +38,7 @@ pub const ORGS_MAX: usize = 200;
 pub type SiteId = usize;
 
 /// A federation, what befalls it, and what is expected of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
     /// What people call it.
     pub name: String,
@@ -84,7 +85,7 @@ impl Phases {
 }
 
 /// One organisation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Org {
     /// Its name.
     pub name: OrgName,
@@ -93,7 +94,7 @@ pub struct Org {
 }
 
 /// Where nodes run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     /// What people call it.
     pub name: String,
@@ -114,7 +115,7 @@ pub struct Site {
 }
 
 /// What can be called, under one contract wherever it is offered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {
     /// Its server.
     pub server: ServerName,
@@ -155,7 +156,7 @@ pub struct Path {
 }
 
 /// What lies between two particular sites.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// One side.
     pub between: (SiteId, SiteId),
@@ -164,7 +165,7 @@ pub struct Link {
 }
 
 /// Calls that are made again and again.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calls {
     /// What people call them.
     pub name: String,
@@ -189,6 +190,11 @@ impl Scenario {
     /// [`Mistakes`]: everything that is wrong, with lines.
     pub fn parse(text: &str) -> Result<Self, Mistakes> {
         read::scenario(text)
+    }
+
+    /// The scenario as TOML text that reads back as the same scenario. What has a default may be left out of it.
+    pub fn to_toml(&self) -> String {
+        write::toml(self)
     }
 
     /// The hash by which reports and replay lines name a scenario's text: the first twelve hexadecimal digits of its

@@ -19,6 +19,7 @@ mod wires;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,6 +197,14 @@ impl World {
 
     /// Runs to the end, or to where the judge has seen enough. `progress` is told the moment from time to time.
     pub(crate) fn run(&mut self, mut progress: impl FnMut(Moment)) {
+        self.run_while(|moment| {
+            progress(moment);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The same, and breaks off when `progress` says so.
+    pub(crate) fn run_while(&mut self, mut progress: impl FnMut(Moment) -> ControlFlow<()>) {
         let mut told = 0_u64;
         while let Some(Reverse(next)) = self.queue.pop() {
             if next.at > self.end() || self.judge.has_seen_enough() {
@@ -205,7 +214,9 @@ impl World {
             self.step(next.event);
             told += 1;
             if told.is_multiple_of(4096) {
-                progress(self.now);
+                if progress(self.now).is_break() {
+                    return;
+                }
             }
         }
         if !self.judge.has_seen_enough() {

@@ -5,9 +5,22 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::one::finish;
 use super::progress::Progress;
-use super::{CliError, Exit, commit, say, tell};
-use crate::run::{Source, run};
+use super::tell::say;
+use super::{CliError, Exit, Reports, Shrinking, commit};
+use crate::run::{Report, Source, run, run_recorded};
+
+/// Which seeds, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// The first.
+    pub(super) from: u64,
+    /// How many of each scenario.
+    pub(super) seeds: u64,
+    /// Stop after so many minutes.
+    pub(super) minutes: Option<u64>,
+}
 
 /// What a soak came to.
 #[derive(Serialize)]
@@ -22,33 +35,43 @@ struct Soaked {
 /// Runs seed after seed, every scenario with each, until one fails, all are done or the time is up.
 pub(super) fn soak(
     sources: &[Source],
-    from: u64,
-    seeds: u64,
-    minutes: Option<u64>,
+    plan: Plan,
+    reports: &Reports,
+    shrinking: &Shrinking,
     json: bool,
 ) -> Result<Exit, CliError> {
     let (began, commit) = (Instant::now(), commit::current());
-    let limit = minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60)));
+    let limit = plan.minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60)));
+    let all = plan.seeds.saturating_mul(sources.len() as u64);
     let mut soaked = Soaked { runs: 0, failed: 0, simulated_s: 0, took_s: 0.0, out_of_time: false };
-    'all: for seed in from..from.saturating_add(seeds) {
+    let mut failed: Option<(&Source, Report)> = None;
+    'all: for seed in plan.from..plan.from.saturating_add(plan.seeds) {
         for source in sources {
             if limit.is_some_and(|limit| began.elapsed() >= limit) {
                 soaked.out_of_time = true;
                 break 'all;
             }
-            let mut progress = Progress::new(source.scenario.phases.total(), json);
+            let before = format!("{} of {all} runs well, {} s; ", soaked.runs, began.elapsed().as_secs());
+            let mut progress = Progress::new(source.scenario.phases.total(), json).after(before);
             let report = run(source, seed, &commit, |at| progress.show(&source.scenario.name, seed, at))?;
             progress.clear();
             soaked.runs += 1;
             soaked.simulated_s += report.simulated_ms / 1000;
             if !report.is_ok() {
                 soaked.failed += 1;
-                tell(&report, json);
+                failed = Some((source, report));
                 break 'all;
             }
         }
     }
     soaked.took_s = began.elapsed().as_secs_f64();
+    if let Some((source, report)) = &failed {
+        if reports.are_wanted() {
+            let (again, chronicle) = run_recorded(source, report.seed, &commit, |_| ())?;
+            reports.write(source, &again, &chronicle)?;
+        }
+        finish(source, report, Some(shrinking), json)?;
+    }
     tell_soaked(&soaked, json);
     Ok(if soaked.failed == 0 { Exit::Ok } else { Exit::Violated })
 }
@@ -63,7 +86,10 @@ fn tell_soaked(soaked: &Soaked, json: bool) {
         _ => "one failed",
     };
     say(&format!(
-        "{} runs, {} s simulated in {:.1} s: {ended}",
-        soaked.runs, soaked.simulated_s, soaked.took_s
+        "{} run{}, {} s simulated in {:.1} s: {ended}",
+        soaked.runs,
+        if soaked.runs == 1 { "" } else { "s" },
+        soaked.simulated_s,
+        soaked.took_s
     ));
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::read::{path, site_list};
-use super::section::Section;
+use super::section::{Section, Setting};
 use super::value::{Span, word};
 use super::{Path, Phases, Share, Site, SiteId};
 
@@ -14,14 +16,48 @@ pub struct Fault {
     pub kind: FaultKind,
     /// The sites that it befalls; all of them when the scenario names none.
     pub sites: Vec<SiteId>,
-    /// How many nodes of those sites, drawn by the seed; all of them when `None`.
-    pub nodes: Option<Span<usize>>,
+    /// Which nodes of those sites.
+    pub nodes: Victims,
     /// When it begins.
     pub at: Span<Duration>,
     /// How long it lasts. It ends with the phase of faults at the latest, except where it is for good.
     pub lasts: Span<Duration>,
     /// Whether it is not undone when the phase of faults ends.
     pub for_good: bool,
+}
+
+/// Which nodes a fault befalls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Victims {
+    /// All of its sites.
+    All,
+    /// So many of its sites, drawn by the seed.
+    Drawn(Span<usize>),
+    /// These, by name. Those that a run does not have are spared.
+    Named(Vec<String>),
+}
+
+impl Setting for Victims {
+    const EXPECTED: &'static str = "a number, a range such as \"2..14\", or names such as [\"berlin-1\"]";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        match value {
+            DeValue::Array(names) => {
+                let names = names.iter().map(|name| String::read(name.get_ref()));
+                names.collect::<Result<_, _>>().map(Self::Named)
+            }
+            count => Span::read(count).map(Self::Drawn),
+        }
+    }
+}
+
+/// By how much a clock is set wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Jump {
+    /// By so much at most, either way, drawn by the seed.
+    AtMost(Duration),
+    /// By exactly so many milliseconds, back when negative.
+    Exactly(i64),
 }
 
 /// What goes wrong.
@@ -62,8 +98,8 @@ pub enum FaultKind {
     },
     /// The nodes' clocks are set wrong.
     ClockJump {
-        /// By how much at most, either way.
-        by: Duration,
+        /// By how much.
+        by: Jump,
     },
     /// The nodes leave in peace, and start again when the fault ends.
     Leave,
@@ -77,6 +113,23 @@ pub enum FaultKind {
         /// The time between two of them.
         every: Span<Duration>,
     },
+}
+
+impl FaultKind {
+    /// The word that scenarios and reports use.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Partition { .. } => "partition",
+            Self::Flap { .. } => "flap",
+            Self::Crash { .. } => "crash",
+            Self::Churn { .. } => "churn",
+            Self::Degrade { .. } => "degrade",
+            Self::ClockJump { .. } => "clock_jump",
+            Self::Leave => "leave",
+            Self::Byzantine { .. } => "byzantine",
+            Self::Chaos { .. } => "chaos",
+        }
+    }
 }
 
 /// Which direction of a partition is cut.
@@ -159,10 +212,10 @@ impl Act {
 const KINDS: [&str; 9] =
     ["partition", "flap", "crash", "churn", "degrade", "clock_jump", "leave", "byzantine", "chaos"];
 
-const DISKS: [(&str, DiskFate); 3] =
+pub(super) const DISKS: [(&str, DiskFate); 3] =
     [("kept", DiskFate::Kept), ("rolled_back", DiskFate::RolledBack), ("lost", DiskFate::Lost)];
 
-const DIRECTIONS: [(&str, Direction); 3] =
+pub(super) const DIRECTIONS: [(&str, Direction); 3] =
     [("both", Direction::Both), ("out", Direction::Out), ("in", Direction::In)];
 
 const fn seconds(from: u64, to: u64) -> Span<Duration> {
@@ -180,7 +233,7 @@ fn read_fault(mut section: Section<'_>, sites: &[Site], phases: &Phases) -> Opti
     let rest = phases.faults_for.saturating_sub(at.from);
     let fault = Fault {
         sites: site_list(&mut section, "sites", sites).unwrap_or_else(|| (0..sites.len()).collect()),
-        nodes: section.get("nodes"),
+        nodes: section.or("nodes", Victims::All),
         at,
         lasts: section.or("for", Span::just(rest)),
         for_good: section.or("for_good", false),
@@ -197,14 +250,17 @@ fn check(section: &Section<'_>, fault: &Fault, sites: &[Site], phases: &Phases) 
         section.mistake("at", problem, "begin earlier, or make `run.faults_for` longer");
     }
     let most: usize = fault.sites.iter().map(|site| sites[*site].nodes.to).sum();
-    if fault.nodes.is_some_and(|nodes| nodes.from > most) {
+    if let Victims::Named(names) = &fault.nodes {
+        check_names(section, names, sites);
+    }
+    if matches!(fault.nodes, Victims::Drawn(nodes) if nodes.from > most) {
         section.mistake(
             "nodes",
             format!("asks for more nodes than the {most} that there are"),
             "ask for fewer",
         );
     }
-    let cuts_nobody = fault.sites.len() == sites.len() && fault.nodes.is_none();
+    let cuts_nobody = fault.sites.len() == sites.len() && fault.nodes == Victims::All;
     if matches!(fault.kind, FaultKind::Partition { .. }) && cuts_nobody {
         section.mistake(
             "sites",
@@ -220,6 +276,53 @@ fn check(section: &Section<'_>, fault: &Fault, sites: &[Site], phases: &Phases) 
             "does not go with this kind",
             "only partition, crash and leave can be for good",
         );
+    }
+}
+
+/// Named nodes are those that the scenario can have: a site's name, `-`, and a number from 1.
+fn check_names(section: &Section<'_>, names: &[String], sites: &[Site]) {
+    if section.has("sites") {
+        section.mistake("sites", "stands beside `nodes` by name", "the names say whom: remove it");
+    }
+    if names.is_empty() {
+        section.mistake("nodes", "names nobody", "name some nodes, or remove the fault");
+    }
+    for name in names {
+        let (site, nth) = name.rsplit_once('-').unwrap_or((name, ""));
+        let nth =
+            Some(nth).filter(|nth| !nth.starts_with(['0', '+'])).and_then(|nth| nth.parse::<usize>().ok());
+        match (sites.iter().find(|known| known.name == site), nth) {
+            (Some(site), Some(nth)) if nth <= site.nodes.to => {}
+            (Some(site), Some(_)) => section.mistake(
+                "nodes",
+                format!("`{name}` never is: {} has at most {} nodes", site.name, site.nodes.to),
+                format!("name nodes up to {}-{}", site.name, site.nodes.to),
+            ),
+            _ => {
+                let known: Vec<String> = sites.iter().map(|site| format!("{}-1", site.name)).collect();
+                let (span, key) = (section.span_of("nodes"), section.key_path("nodes"));
+                section.report().unknown(&span, &key, "node", name, known.iter().map(String::as_str));
+            }
+        }
+    }
+}
+
+fn jump(section: &mut Section<'_>) -> Jump {
+    let ms = |by: Duration| i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+    let by: Option<Duration> = section.get("by");
+    let ahead = section.get("ahead").map(ms);
+    let behind = section.get("behind").map(|by| -ms(by));
+    match (by, ahead.or(behind)) {
+        (Some(_), Some(_)) => {
+            section.mistake("by", "stands beside `ahead` or `behind`", "keep one of them");
+            Jump::AtMost(Duration::ZERO)
+        }
+        (None, Some(_)) if ahead.is_some() && behind.is_some() => {
+            section.mistake("behind", "stands beside `ahead`", "keep one of the two");
+            Jump::AtMost(Duration::ZERO)
+        }
+        (None, Some(exactly)) => Jump::Exactly(exactly),
+        (by, None) => Jump::AtMost(by.unwrap_or(Duration::from_secs(30))),
     }
 }
 
@@ -240,7 +343,7 @@ fn read_kind(section: &mut Section<'_>, sites: &[Site]) -> Option<FaultKind> {
             disk: disk(section),
         },
         "degrade" => FaultKind::Degrade { path: path(section, DEGRADED) },
-        "clock_jump" => FaultKind::ClockJump { by: section.or("by", Duration::from_secs(30)) },
+        "clock_jump" => FaultKind::ClockJump { by: jump(section) },
         "leave" => FaultKind::Leave,
         "byzantine" => FaultKind::Byzantine { acts: acts(section) },
         "chaos" => FaultKind::Chaos { every: section.or("every", seconds(2, 6)) },

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// What a path is like where the scenario does not say.
-const PATH: Path = Path {
+pub(super) const PATH: Path = Path {
     latency: Span { from: Duration::from_millis(10), to: Duration::from_millis(100) },
     loss: Share::NONE,
     kilobits: None,

@@ -43,6 +43,11 @@ impl<'a> Section<'a> {
         found.map_or(self.span.clone(), |(_, value)| value.span())
     }
 
+    /// Whether a key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.iter().any(|(name, _)| name.get_ref() == key))
+    }
+
     pub(super) fn key_path(&self, key: &str) -> String {
         match (self.path.is_empty(), key.is_empty()) {
             (true, _) => key.to_owned(),

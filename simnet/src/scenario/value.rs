@@ -116,15 +116,16 @@ fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration");
     let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let number: u64 = text[..at].parse().map_err(|_| wrong())?;
-    let unit_ms = match &text[at..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
+    let unit_us = match &text[at..] {
+        "us" => 1,
+        "ms" => 1000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
         _ => return Err(wrong()),
     };
-    let duration = Duration::from_millis(number.saturating_mul(unit_ms));
+    let duration = Duration::from_micros(number.saturating_mul(unit_us));
     if duration > DURATION_MAX { Err(format!("`{text}` is too long")) } else { Ok(duration) }
 }
 

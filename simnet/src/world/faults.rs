@@ -10,7 +10,7 @@ use crate::chronicle::State;
 use crate::federation::{Federation, either_way};
 use crate::moment::Moment;
 use crate::network::FaultId;
-use crate::scenario::{Act, Direction, DiskFate, Fault, FaultKind, Path, Scenario, Span};
+use crate::scenario::{Act, Direction, DiskFate, Fault, FaultKind, Jump, Path, Scenario, Span, Victims};
 
 /// One thing that happens at one moment.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Step {
     pub(crate) at: Moment,
     /// The fault that it belongs to.
     pub(crate) fault: FaultId,
+    /// The fault of the scenario that it comes from, by place.
+    pub(crate) source: usize,
     pub(crate) change: Change,
 }
 
@@ -47,14 +49,16 @@ struct Planner<'a> {
     rng: &'a mut Rng,
     end: Moment,
     next_fault: FaultId,
+    source: usize,
     steps: Vec<Step>,
 }
 
 /// Every step of a run, in order.
 pub(crate) fn plan(scenario: &Scenario, federation: &Federation, rng: &mut Rng) -> Vec<Step> {
     let end = Moment::after(scenario.phases.faults_for);
-    let mut planner = Planner { federation, rng, end, next_fault: 0, steps: Vec::new() };
-    for fault in &scenario.faults {
+    let mut planner = Planner { federation, rng, end, next_fault: 0, source: 0, steps: Vec::new() };
+    for (at, fault) in scenario.faults.iter().enumerate() {
+        planner.source = at;
         planner.plan(fault);
     }
     let mut steps = planner.steps;
@@ -72,9 +76,12 @@ impl Planner<'_> {
 
     fn draw_nodes(&mut self, fault: &Fault) -> Vec<usize> {
         let members = self.federation.members.iter().enumerate();
+        if let Victims::Named(names) = &fault.nodes {
+            return members.filter(|(_, member)| names.contains(&member.name)).map(|(at, _)| at).collect();
+        }
         let mut nodes: Vec<usize> =
             members.filter(|(_, member)| fault.sites.contains(&member.site)).map(|(at, _)| at).collect();
-        if let Some(count) = fault.nodes {
+        if let Victims::Drawn(count) = fault.nodes {
             let count = count.draw(self.rng);
             self.rng.shuffle(&mut nodes);
             nodes.truncate(count);
@@ -119,7 +126,7 @@ impl Planner<'_> {
     }
 
     fn push(&mut self, at: Moment, fault: FaultId, change: Change) {
-        self.steps.push(Step { at, fault, change });
+        self.steps.push(Step { at, fault, source: self.source, change });
     }
 
     fn fault(&mut self) -> FaultId {
@@ -190,8 +197,11 @@ impl Planner<'_> {
         }
     }
 
-    fn clock_jump(&mut self, node: usize, by: Duration, begin: Moment, end: Moment) {
-        let by_ms = either_way(self.rng, i64::try_from(by.as_millis()).unwrap_or(i64::MAX));
+    fn clock_jump(&mut self, node: usize, by: Jump, begin: Moment, end: Moment) {
+        let by_ms = match by {
+            Jump::AtMost(by) => either_way(self.rng, i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+            Jump::Exactly(by_ms) => by_ms,
+        };
         let fault = self.fault();
         self.push(begin, fault, Change::Clock { node, by_ms });
         self.push(end, fault, Change::Clock { node, by_ms: -by_ms });
@@ -229,7 +239,7 @@ impl Planner<'_> {
                 up: Span { from: second(1), to: second(3) },
             },
             5 => FaultKind::Degrade { path: crate::scenario::DEGRADED },
-            6 => FaultKind::ClockJump { by: second(30) },
+            6 => FaultKind::ClockJump { by: Jump::AtMost(second(30)) },
             _ if *hostile_left > 0 => {
                 *hostile_left -= 1;
                 FaultKind::Byzantine { acts: Act::WORDS.map(|(_, act)| act).into() }

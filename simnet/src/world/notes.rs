@@ -27,7 +27,7 @@ impl World {
         let mut chronicle = *self.chronicle.take()?;
         chronicle.end = self.now.0;
         chronicle.converged = self.judge.converged.map(|at| at.0);
-        chronicle.healed = self.judge.healed.map(|at| at.0);
+        chronicle.healed = self.judge.truly_healed().map(|at| at.0);
         Some(chronicle)
     }
 
