@@ -5,16 +5,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comity_protocol::ids::NodeId;
+use comity_protocol::call::LocalOffer;
+use comity_protocol::constraints::DataClass;
+use comity_protocol::ids::{CapabilityId, NodeId};
 use comity_protocol::mesh::own::{Identity, OwnOffers};
 use comity_protocol::rng::Rng;
+use comity_protocol::route::{RouteRequest, SiteFacts};
 use comity_protocol::trust::Anchors;
 
-use crate::federation::{Federation, NODES_MAX};
+use crate::federation::{Federation, NODES_MAX, contract};
 use crate::moment::{LocalClock, Moment};
 use crate::network::Network;
 use crate::run::RunError;
-use crate::scenario::{DiskFate, FaultKind, Scenario};
+use crate::scenario::{DiskFate, FaultKind, Scenario, SiteId, lawful_sites};
 use crate::world::{Change, Step, plan};
 
 /// All that scenario and seed decide beforehand, in the order in which it is drawn.
@@ -201,6 +204,46 @@ impl Stage {
             Change::Turn { .. } => unreachable!("`Stage::new` takes no scenario with hostile nodes"),
         }
         Happening::Network
+    }
+
+    /// The scenario.
+    pub fn scenario(&self) -> &Arc<Scenario> {
+        &self.federation.scenario
+    }
+
+    /// A node's site.
+    pub fn site_of(&self, node: usize) -> SiteId {
+        self.federation.members[node].site
+    }
+
+    /// What a node is held to when it runs a call.
+    pub fn facts(&self, node: usize, class_max: DataClass) -> SiteFacts {
+        self.federation.facts(node, class_max)
+    }
+
+    /// What a node offers under a capability.
+    pub fn local_offer(&self, node: usize, capability: &CapabilityId) -> Option<LocalOffer> {
+        self.federation.local_offer(node, capability)
+    }
+
+    /// What a node asks its router when it makes one of the scenario's calls.
+    pub fn request(&self, source: usize, caller: usize) -> RouteRequest {
+        let calls = &self.federation.scenario.calls[source];
+        let tool = &self.federation.scenario.tools[calls.tool];
+        let org = self.federation.orgs[self.federation.org_of(caller)].name.clone();
+        RouteRequest {
+            capability: CapabilityId { org, server: tool.server.clone(), tool: tool.tool.clone() },
+            contract: contract(tool),
+            constraints: calls.constraints.clone(),
+        }
+    }
+
+    /// Whether the scenario lets a node run one of its calls: plain sets, and none of the protocol's code.
+    pub fn may_run(&self, source: usize, caller: usize, node: usize) -> bool {
+        let scenario = &self.federation.scenario;
+        let calls = &scenario.calls[source];
+        let lawful = lawful_sites(scenario, &scenario.tools[calls.tool], calls, self.site_of(caller));
+        lawful.contains(&self.site_of(node))
     }
 
     /// A number for whatever else a run draws.

@@ -180,6 +180,10 @@ fn tell(report: &Report, json: bool) {
         seconds(figures.converged_ms),
         seconds(figures.healed_ms)
     ));
+    if !figures.calls.is_empty() {
+        let calls: Vec<_> = figures.calls.iter().map(|(word, count)| format!("{count} {word}")).collect();
+        say(&format!("  calls: {}", calls.join(", ")));
+    }
     if let Some(bytes) = figures.quiet_bytes_per_node_s {
         say(&format!("  a node sends {bytes} bytes a second when all is quiet"));
     }

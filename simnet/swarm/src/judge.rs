@@ -57,6 +57,11 @@ impl Judge {
         self.highest[node].clear();
     }
 
+    /// Something else did not hold.
+    pub(crate) fn violate(&mut self, invariant: Invariant, at: Moment, node: Option<&str>, detail: String) {
+        violate(&mut self.violations, invariant, at, node, detail);
+    }
+
     /// Looks at what all know.
     pub(crate) fn look(&mut self, stage: &Stage, sight: &Sight, now: Moment) {
         self.look_at_sequences(stage, sight, now);

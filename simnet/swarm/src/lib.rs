@@ -8,6 +8,7 @@
 //! they know. `net` is the network and `pipe` and `transport` libp2p's way into it. [`entropy`] and the stand-ins under `shims/` are
 //! what makes a run repeatable, and [`linked`] makes sure of them.
 
+mod calls;
 pub mod cli;
 pub mod entropy;
 mod judge;

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use comity_mesh::clock::Clock;
 use comity_mesh::metrics::Metrics;
 use comity_mesh::{
-    Bounds, Incoming, MemoryPersister, MeshHandle, MeshSetup, MeshSnapshot, MeshTask, peer, start_over,
-    transport,
+    Bounds, Incoming, IncomingEnrolment, MemoryPersister, MeshHandle, MeshSetup, MeshSnapshot, MeshTask,
+    peer, start_over, transport,
 };
 use comity_protocol::mesh::MeshEvent;
 use comity_protocol::mesh::overlay::Seed;
 use comity_simnet::scenario::DiskFate;
 use prometheus_client::registry::Registry;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::calls::{Book, Office, Order};
 use crate::net::{Process, Shared};
 use crate::transport::{NetTransport, address};
 
@@ -23,6 +25,9 @@ const SAID: u8 = 16;
 
 /// Kind of a traced event: what a node has said came too fast to be heard.
 const LAGGED: u8 = 17;
+
+/// Calls that a node has been told to make and has not begun; those beyond are not made, which the book shows.
+const ORDERS_MAX: usize = 64;
 
 /// Why a node did not start: a fault of the simulator's.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +51,17 @@ pub(crate) struct Node {
 /// A node that runs.
 pub(crate) struct Running {
     pub(crate) handle: MeshHandle,
-    /// Calls and enrolments of others, which wait.
-    _incoming: Incoming,
+    orders: mpsc::Sender<Order>,
+    /// Nobody enrols in a simulation.
+    _enrolments: mpsc::Receiver<IncomingEnrolment>,
     task: MeshTask,
-    listener: JoinHandle<()>,
+    /// What else runs for it, and ends with it.
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -65,23 +72,39 @@ impl Node {
     }
 
     /// Starts it, unless it runs.
-    pub(crate) async fn start(&mut self, net: &Shared, node: usize) -> Result<(), StartError> {
+    pub(crate) async fn start(&mut self, net: &Shared, book: &Book, node: usize) -> Result<(), StartError> {
         if self.running.is_some() {
             return Ok(());
         }
         self.boot += 1;
         let (mut registry, process) = (Registry::default(), Process { node, boot: self.boot });
         let setup = setup(net, node, &self.disk, &mut registry);
+        let clock = setup.clock;
         let keypair = peer::keypair(&setup.identity.key);
         let raw = NetTransport::new(net.clone(), process);
         let transport =
             transport::secured(raw, &keypair).map_err(|error| StartError::Transport(error.into()))?;
         let (handle, incoming, task) = start_over(transport, setup, &mut registry).await?;
-        let offers = net.lock().stage.offers(node);
+        let (offers, seed) = {
+            let stage = &mut net.lock().stage;
+            (stage.offers(node), stage.draw())
+        };
+        let Incoming { calls, enrolments: _enrolments } = incoming;
+        let office = Office::new(net.clone(), book.clone(), node, handle.clone(), clock, seed);
+        let (orders, queue) = mpsc::channel(ORDERS_MAX);
         let listener = tokio::spawn(listen(net.clone(), node, handle.events()));
+        let tasks = [listener, tokio::spawn(office.run(queue, calls))];
         handle.set_offers(offers).await;
-        self.running = Some(Running { handle, _incoming: incoming, task, listener });
+        self.running = Some(Running { handle, orders, _enrolments, task, tasks });
         Ok(())
+    }
+
+    /// Tells it to make a call.
+    pub(crate) fn order(&self, order: Order) {
+        if let Some(running) = &self.running {
+            // An order beyond the bound is never carried out, and the book will miss its outcome.
+            let _full = running.orders.try_send(order);
+        }
     }
 
     /// Its process is gone from one moment to the next.

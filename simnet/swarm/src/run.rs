@@ -1,5 +1,6 @@
 //! One run from scenario and seed to report.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comity_simnet::judge::Violation;
@@ -50,12 +51,25 @@ pub struct Figures {
     pub converged_ms: Option<u64>,
     /// How long after the last fault all had healed.
     pub healed_ms: Option<u64>,
+    /// What became of calls.
+    pub calls: BTreeMap<String, u64>,
+    /// How long answered calls took.
+    pub call_ms: Option<Took>,
     /// How many nodes each running node knows and does not hold dead, itself among them, summed up over all.
     pub known: u64,
     /// Bytes that all nodes sent, with what TCP and IP add.
     pub bytes_sent: u64,
     /// Bytes a second that one node sent on average, from when all had healed to the end.
     pub quiet_bytes_per_node_s: Option<u64>,
+}
+
+/// How long something took, in two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// The median.
+    pub p50: u64,
+    /// The most.
+    pub max: u64,
 }
 
 impl Report {
@@ -152,6 +166,8 @@ fn figures(source: &Source, world: &World, outcome: &Outcome) -> Figures {
         events: outcome.events,
         converged_ms: world.judge.converged.map(Moment::as_millis),
         healed_ms: healed.map(|healed| healed.as_millis().saturating_sub(faults_end.as_millis())),
+        calls: world.book.outcomes().into_iter().map(|(word, count)| (word.to_owned(), count)).collect(),
+        call_ms: world.book.answered_ms().map(|(p50, max)| Took { p50, max }),
         known: outcome.known,
         bytes_sent: outcome.bytes_sent,
         quiet_bytes_per_node_s: quiet_ms.map(|ms| outcome.quiet_bytes * 1000 / ms / outcome.running.max(1)),

@@ -20,6 +20,10 @@ use common::{Told, run as swarm};
 const FACTOR: f64 = 1.5;
 const MARGIN_MS: f64 = 3000.0;
 
+/// By how many hundredths of all calls the share of those that were answered may differ: who calls whom when is drawn, and faults
+/// meet other calls.
+const ANSWERED_MARGIN: f64 = 0.05;
+
 fn source(place: &str) -> Source {
     match library::find(place) {
         Some(built_in) => built_in.source().expect("it has no mistakes"),
@@ -53,7 +57,20 @@ fn both(place: &str, seed: u64) -> (Report, Told) {
             (one, other) => assert_eq!(one, other, "{}: {what}", swarm.replay),
         }
     }
+    let shares = (
+        answered(machines.figures.calls.iter().map(|(word, count)| (*word, *count))),
+        answered(swarm.figures.calls.iter().map(|(word, count)| (word.as_str(), *count))),
+    );
+    assert!((shares.0 - shares.1).abs() <= ANSWERED_MARGIN, "{}: answered {shares:?}", swarm.replay);
     (machines, swarm)
+}
+
+/// The share of calls that were answered, of those whose caller lived to see their end.
+fn answered<'a>(outcomes: impl Iterator<Item = (&'a str, u64)>) -> f64 {
+    let seen: Vec<_> = outcomes.filter(|(word, _)| *word != "caller_gone").collect();
+    let all: u64 = seen.iter().map(|(_, count)| count).sum();
+    let answered: u64 = seen.iter().filter(|(word, _)| *word == "answered").map(|(_, count)| count).sum();
+    answered as f64 / all.max(1) as f64
 }
 
 fn is_like(one: u64, other: u64) -> bool {
