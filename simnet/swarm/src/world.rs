@@ -112,7 +112,8 @@ impl World {
                 }
             }
         }
-        self.book.close(self.net.lock().now());
+        let now = self.net.lock().now();
+        self.book.close(now);
         self.judge_book();
         Ok(self.outcome())
     }
