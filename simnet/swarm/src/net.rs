@@ -4,6 +4,9 @@
 //! connection is like TCP's: bytes keep their order, a lost packet costs time, a cut holds bytes back until it is mended, and a
 //! process that is gone answers nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;

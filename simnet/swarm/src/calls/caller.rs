@@ -227,7 +227,7 @@ impl<'a> Call<'a> {
                     self.write(attempt, &[&head[..], BODY].concat()).await;
                 }
             }
-            Effect::Close { attempt, health } => self.close(attempt, health).await,
+            Effect::Close { attempt, health, again } => self.close(attempt, health, again).await,
             Effect::Deliver(_) | Effect::Finish(_) => {}
         }
     }
@@ -252,14 +252,16 @@ impl<'a> Call<'a> {
         }
     }
 
-    async fn close(&mut self, attempt: AttemptId, health: Health) {
+    async fn close(&mut self, attempt: AttemptId, health: Health, again: bool) {
         if let Some((_, begun)) = self.begun.take_if(|(begun, _)| *begun == attempt) {
             let now = self.office.clock.mono();
             self.office.desk().stats.finish(begun, health, now);
         }
         self.opening = None;
-        if let Some((_, stream)) = self.stream.take() {
-            stream.finish().await;
+        match self.stream.take() {
+            Some((_, stream)) if again => stream.keep_for_another(),
+            Some((_, stream)) => stream.finish().await,
+            None => {}
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comity_mesh::IncomingCall;
-use comity_protocol::call::executor::Effect;
-use comity_protocol::call::{CallerPeer, Desk, ExecutionFailure, Executor, Frame};
+use comity_protocol::call::executor::{Effect, HEADER_WAIT};
+use comity_protocol::call::{CallerPeer, Desk, ExecutionFailure, Executor, Frame, STREAM_IDLE_MAX};
 use comity_protocol::constraints::DataClass;
 use comity_protocol::testing::mesh;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::framed::Framed;
 use super::{ANSWER, Office, RUNNING_MAX, due_at};
@@ -42,21 +42,32 @@ enum Happened {
     Due,
 }
 
-/// Runs a call for a peer.
+/// Runs one call after another for a peer, on a stream that it has opened.
 pub(super) async fn execute(office: Arc<Office>, call: IncomingCall) {
+    let connection = call.stream.connection().clone();
     let key = office.net.lock().stage.identity(office.node).key;
     let peer = CallerPeer { node: call.peer, org: call.org, is_client: call.is_client };
-    let machine = Executor::new(mesh(), key, peer, office.clock.now());
-    let stream = Some(Framed::new(call.stream));
-    Execution { office: &office, machine, stream, tool: None, counted: false }.drive().await;
+    let (mut line, mut patience) = (Framed::new(call.stream), HEADER_WAIT);
+    while let Ok(Ok(())) = timeout(patience, line.readable()).await {
+        let _work = connection.work();
+        let machine = Executor::new(mesh(), key.clone(), peer.clone(), office.clock.now());
+        let execution =
+            Execution { office: &office, machine, stream: Some(line), tool: None, counted: false };
+        match execution.drive().await {
+            Some(idle) => line = idle,
+            None => return,
+        }
+        patience = STREAM_IDLE_MAX;
+    }
 }
 
 impl Execution<'_> {
-    async fn drive(mut self) {
+    /// Runs the call to its end; the stream, if it may carry another.
+    async fn drive(mut self) -> Option<Framed> {
         loop {
             while let Some(effect) = self.machine.poll_effect() {
-                if matches!(effect, Effect::Close) {
-                    return self.close().await;
+                if let Effect::Close { again } = effect {
+                    return self.close(again).await;
                 }
                 self.carry_out(effect).await;
             }
@@ -112,7 +123,7 @@ impl Execution<'_> {
             Effect::Send(frame) => self.send(&frame).await,
             Effect::StartUpstream { .. } => self.start_tool(),
             Effect::CancelUpstream { .. } => self.tool = Some((Box::pin(sleep(STOP)), ToolEnd::Stopped)),
-            Effect::ToUpstream(_) | Effect::Close => {}
+            Effect::ToUpstream(_) | Effect::Close { .. } => {}
         }
     }
 
@@ -137,10 +148,13 @@ impl Execution<'_> {
         self.tool = Some((Box::pin(sleep(takes)), end));
     }
 
-    async fn close(mut self) {
-        if let Some(stream) = self.stream.take() {
-            stream.finish().await;
+    async fn close(mut self, again: bool) -> Option<Framed> {
+        let stream = self.stream.take()?;
+        if again {
+            return Some(stream);
         }
+        stream.finish().await;
+        None
     }
 }
 

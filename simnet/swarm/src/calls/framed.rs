@@ -31,14 +31,24 @@ impl Framed {
             if let Some(frame) = frame {
                 return Ok(frame);
             }
-            self.buffer.clear();
-            self.at = 0;
-            self.buffer.reserve(READ_BYTES);
-            match self.stream.read_buf(&mut self.buffer).await {
-                Ok(0) => return Err("the peer has ended the stream".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Err(format!("the stream broke: {error}")),
-            }
+            self.fill().await?;
+        }
+    }
+
+    /// Waits until the next call begins on the stream. Cancel-safe.
+    pub(super) async fn readable(&mut self) -> Result<(), String> {
+        if self.at < self.buffer.len() { Ok(()) } else { self.fill().await }
+    }
+
+    /// Reads on, once all that was read has been taken.
+    async fn fill(&mut self) -> Result<(), String> {
+        self.buffer.clear();
+        self.at = 0;
+        self.buffer.reserve(READ_BYTES);
+        match self.stream.read_buf(&mut self.buffer).await {
+            Ok(0) => Err("the peer has ended the stream".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("the stream broke: {error}")),
         }
     }
 
@@ -46,6 +56,11 @@ impl Framed {
     pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await?;
         self.stream.flush().await
+    }
+
+    /// Keeps the stream, which this node has opened, for its next call to the same peer.
+    pub(super) fn keep_for_another(self) {
+        self.stream.keep_for_another();
     }
 
     /// Ends the stream in peace.
