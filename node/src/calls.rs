@@ -15,6 +15,7 @@
 //! | `rounds` | a modern server that asks a legacy client for input |
 //! | `rename` | what a request is about, in its server's own terms |
 //! | `watching` | subscriptions: calls that last |
+//! | `follow`, `pins`, `tasks` | requests that must reach the node that an earlier one reached |
 //! | `answer` | failures and receipts as clients see them |
 
 mod answer;
@@ -22,16 +23,19 @@ pub mod chooser;
 mod contract;
 pub mod demand;
 mod faults;
+mod follow;
 mod incoming;
 mod outgoing;
+mod pins;
 mod remote;
 mod rename;
 mod rounds;
 mod stream;
+mod tasks;
 mod trying;
 mod watching;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use comity_protocol::call::SeenCalls;
 use comity_protocol::call::methods::SUBSCRIBE;
@@ -58,6 +62,8 @@ use crate::world::keeper::WorldCell;
 
 use chooser::Chooser;
 use demand::Demand;
+use pins::Pins;
+use tasks::TaskIds;
 use trying::Trying;
 
 /// Subscriptions of clients here, and of peers, at a time. A further one is refused as overloaded.
@@ -116,6 +122,9 @@ pub struct Calls {
     /// Their tasks. Each ends with its connection, so nobody waits for them when this node stops: what is waited for are
     /// the calls, which `tasks` counts.
     serving: TaskTracker,
+    /// Who asked for input.
+    pins: Mutex<Pins>,
+    task_ids: TaskIds,
 }
 
 impl Calls {
@@ -136,6 +145,8 @@ impl Calls {
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             watched: Arc::new(Semaphore::new(WATCHES_MAX)),
             stopping: CancellationToken::new(),
+            pins: Mutex::default(),
+            task_ids: TaskIds::new(&parts.key),
             parts,
         })
     }
@@ -204,6 +215,11 @@ impl Calls {
 
     fn with_chooser<T>(&self, act: impl FnOnce(&mut Chooser) -> T) -> T {
         act(&mut self.chooser.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pins(&self) -> MutexGuard<'_, Pins> {
+        // The table is whole at each point where it could panic.
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn me(&self) -> Me {

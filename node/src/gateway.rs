@@ -56,6 +56,8 @@ pub enum Target {
     Item(Kind, String),
     /// The server itself, at an endpoint of one server.
     Server,
+    /// A task, by the id that this node gave it.
+    Task(String),
 }
 
 impl Target {
@@ -74,6 +76,7 @@ impl fmt::Display for Target {
                 write!(f, "{kind}: {shown}")
             }
             Self::Server => f.write_str("server"),
+            Self::Task(_) => f.write_str("task"),
         }
     }
 }

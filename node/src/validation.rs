@@ -33,8 +33,11 @@ pub const FAULTS_MAX: usize = 16;
 /// Characters of a fault's path and of its text that are told.
 const FAULT_CHARS_MAX: usize = 240;
 
-/// Above this many bytes a value is checked on a thread that may block.
-const BLOCKING_BYTES: usize = 64 * 1024;
+/// Above this many bytes a value is read and checked on a thread that may block.
+const BLOCKING_BYTES: usize = 2 << 20;
+
+/// Above this many steps a value is checked there.
+const BLOCKING_STEPS: u64 = 100_000;
 
 /// One thing that is wrong with a value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -115,12 +118,23 @@ impl Checks {
 }
 
 async fn check(schema: &Arc<Schema>, text: &str) -> Result<(), Faults> {
-    if text.len() <= BLOCKING_BYTES {
-        return schema.check(text);
+    if text.len() > BLOCKING_BYTES {
+        let (schema, text) = (Arc::clone(schema), text.to_owned());
+        return elsewhere(move || schema.read(&text).map_or(Ok(()), |read| schema.check(&read))).await;
     }
-    let (schema, text) = (Arc::clone(schema), text.to_owned());
-    // A check that panicked would be a defect of a library: the call goes on without it.
-    tokio::task::spawn_blocking(move || schema.check(&text)).await.unwrap_or(Ok(()))
+    match schema.read(text) {
+        None => Ok(()),
+        Some(read) if read.steps <= BLOCKING_STEPS => schema.check(&read),
+        Some(read) => {
+            let schema = Arc::clone(schema);
+            elsewhere(move || schema.check(&read)).await
+        }
+    }
+}
+
+/// A check that panicked would be a defect of a library: the call goes on without it.
+async fn elsewhere(check: impl FnOnce() -> Result<(), Faults> + Send + 'static) -> Result<(), Faults> {
+    tokio::task::spawn_blocking(check).await.unwrap_or(Ok(()))
 }
 
 /// The checks of contracts, compiled when first asked for.

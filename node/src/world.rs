@@ -56,7 +56,7 @@ pub struct Item {
 }
 
 /// What one exposed name stands for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ItemRoute {
     /// The server, as every candidate names it.
     pub server: ServerName,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use comity_protocol::call::executor::{Effect, HEADER_WAIT};
 use comity_protocol::call::methods::SUBSCRIBE;
 use comity_protocol::call::{
-    CallerPeer, Desk, Executor, Frame, LocalOffer, STREAM_IDLE_MAX, SeenCalls, Visibility,
+    CallHeader, CallerPeer, Desk, Executor, Frame, LocalOffer, STREAM_IDLE_MAX, SeenCalls, Visibility,
 };
 use comity_protocol::ids::CapabilityId;
 use comity_protocol::json;
@@ -21,10 +21,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{Instrument, Span, debug, info, info_span};
 
 use super::answer::{raw, to_execution_failure};
+use super::follow;
 use super::outgoing::hex;
 use super::rename::checked;
 use super::rounds::{self, Rounds};
 use super::stream::{FrameReader, FrameWriter, StreamError, split};
+use super::tasks::{self, TaskRef};
 use super::{Calls, InFlight, counted_as, failed, faults};
 use crate::config::servers::Share;
 use crate::exchange::{Exchange, Failure, Incoming, Outcome, Outgoing};
@@ -135,6 +137,7 @@ async fn serve_one(calls: &Calls, peer: CallerPeer, mut line: Line, turn: Turn) 
         writer: Some(line.writer),
         exchange: None,
         rounds: None,
+        task: None,
         unsaid: None,
         timer: Box::pin(sleep_until(Instant::now())),
         accept_by: None,
@@ -154,6 +157,8 @@ struct Driver<'a> {
     exchange: Option<Exchange>,
     /// What it takes to make the call again, where its server may ask for that.
     rounds: Option<Box<Rounds>>,
+    /// The task that the call follows up, as the caller knows it.
+    task: Option<String>,
     /// What the caller says and the server has no room for. While there is some nothing more is read of the caller.
     unsaid: Option<Message>,
     timer: Pin<Box<Sleep>>,
@@ -363,7 +368,10 @@ impl Driver<'_> {
         self.calls.parts.metrics.call_ended(&capability, &outcome, Hop::In, took);
         debug!(took_ms = took.as_secs_f64() * 1000.0, "served");
         match outcome {
-            Outcome::Result(result) => self.machine.handle_upstream_result(bytes_of(result), now),
+            Outcome::Result(result) => {
+                let result = self.with_task_of_ours(result);
+                self.machine.handle_upstream_result(bytes_of(result), now);
+            }
             Outcome::Error(error) => self.machine.handle_upstream_error(bytes_of(error), now),
             Outcome::Failed(failure) => {
                 info!(%failure, "a peer's call failed here");
@@ -415,10 +423,39 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn params(&self, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
+    /// Whose a task is that this call begins or follows up.
+    fn holder(&self, header: &CallHeader) -> String {
+        format!("{}/{}", self.peer.node, header.principal.name)
+    }
+
+    /// The result under the id by which the caller is to know the task in it, if it is about one.
+    fn with_task_of_ours(&self, result: Box<RawValue>) -> Box<RawValue> {
+        let Some(header) = self.machine.header() else { return result };
+        if let Some(id) = &self.task {
+            return if tasks::id_of(&result).is_some() { tasks::with_id(&result, id) } else { result };
+        }
+        match tasks::is_task(&result).then(|| tasks::id_of(&result)).flatten() {
+            Some(task) => {
+                let (holder, capability) = (self.holder(header), header.capability.clone());
+                let task = TaskRef { holder, executor: self.me.node, capability, task };
+                tasks::with_id(&result, &self.calls.task_ids.seal(&task))
+            }
+            None => result,
+        }
+    }
+
+    fn params(&mut self, body: Vec<u8>) -> Result<Box<RawValue>, Failure> {
         let header = self.machine.header().ok_or(Failure::Cancelled { handed_over: false })?;
         let wrong = |detail| Failure::Refused { code: codes::INVALID_PARAMS, detail };
         let params = raw(body).map_err(wrong)?;
+        if tasks::is_follow_up(&header.method) {
+            let id = tasks::id_of(&params).ok_or_else(follow::unknown_task)?;
+            let task = self.calls.task_ids.open(&id, &self.holder(header));
+            let task = task.filter(|task| task.capability == header.capability);
+            let params = tasks::with_id(&params, &task.ok_or_else(follow::unknown_task)?.task);
+            self.task = Some(id);
+            return Ok(params);
+        }
         let capability = &header.capability;
         let checked = match checked(&params, &header.method, capability.kind, &capability.name)? {
             Cow::Owned(renamed) => Some(renamed),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use comity_protocol::call::frame::PAYLOAD_BYTES_MAX;
 use comity_protocol::call::methods;
 use comity_protocol::call::outcome::PATIENCE_FAIR;
-use comity_protocol::call::{FailedAttempt, Target};
+use comity_protocol::call::{CallOutcome, FailedAttempt, Target};
 use comity_protocol::ids::{CallId, Kind, NodeId};
 use comity_protocol::json::{self, RawObject};
 use comity_protocol::jsonrpc::{Message, RpcError, codes};
@@ -20,6 +20,7 @@ use tracing::{Instrument, Span, debug, info, info_span};
 use super::answer;
 use super::contract;
 use super::demand::Demand;
+use super::follow::{self, Follow};
 use super::remote;
 use super::rename::{renamed, restored, with_cache_hints};
 use super::rounds::{self, Rounds};
@@ -47,6 +48,8 @@ pub(super) struct Call {
     pub(super) route: Arc<ItemRoute>,
     /// What the server calls what it is about.
     name: String,
+    /// What it follows.
+    pub(super) follow: Follow,
     /// When the client stops waiting.
     pub(super) deadline: Mono,
 }
@@ -124,17 +127,23 @@ fn log_end(outcome: &Outcome, took: Duration) {
 
 fn prepare(calls: &Calls, request: GatewayRequest, now: Now) -> Result<Call, Failure> {
     let demand = calls.demand(&request)?;
-    let Found { route, name } = find(calls, &request).ok_or_else(|| unknown(&request))?;
+    let follow = Follow::of(calls, &request)?;
+    let Found { route, name } = find(calls, &request, &follow).ok_or_else(|| unknown(&request))?;
     if !methods::is_routed(route.kind, &request.method) {
         let detail = format!("{} cannot be asked of a {}", request.method, route.kind);
         return Err(Failure::Refused { code: codes::METHOD_NOT_FOUND, detail });
     }
+    let route = follow.narrow(route)?;
     let deadline = now.mono + demand.patience;
-    Ok(Call { id: request.caller.call_id, request, demand, route, name, deadline })
+    Ok(Call { id: request.caller.call_id, request, demand, route, name, follow, deadline })
 }
 
-fn find(calls: &Calls, request: &GatewayRequest) -> Option<Found> {
+fn find(calls: &Calls, request: &GatewayRequest, follow: &Follow) -> Option<Found> {
     let world = calls.parts.world.load();
+    if let Follow::Task(task) = follow {
+        let route = world.route(&task.capability.to_string())?;
+        return Some(Found { name: route.name.to_string(), route });
+    }
     let found = world.view(&request.endpoint).and_then(|view| view.find(&request.target, &world));
     found.or_else(|| match (&request.endpoint, &request.target) {
         // The operator and those who know whom they want may name a tool by its path.
@@ -161,14 +170,19 @@ async fn attempt(calls: &Arc<Calls>, call: &Call, peer: &mut ExchangePeer) -> (O
         Ok(steps) => steps,
         Err(failure) => return (failed(failure), Hop::Local),
     };
-    let params = match renamed(&call.request.params, &call.request.method, call.route.kind, &call.name) {
+    let params = match call.follow.params(&call.request.params) {
+        Some(params) => Ok(Cow::Owned(params)),
+        None => renamed(&call.request.params, &call.request.method, call.route.kind, &call.name),
+    };
+    let params = match params {
         Ok(params) => params,
         Err(failure) => return (failed(failure), Hop::Local),
     };
     if let Err(unfit) = contract::check_arguments(calls, call).await {
         return (unfit, Hop::Local);
     }
-    let (outcome, hop) = run_steps(calls, call, &params, steps, peer).await;
+    let (outcome, hop, node) = run_steps(calls, call, &params, steps, peer).await;
+    let outcome = follow::provide(calls, call, outcome, node);
     (contract::check_result(calls, call, outcome).await, hop)
 }
 
@@ -178,11 +192,11 @@ async fn run_steps(
     params: &RawValue,
     steps: Vec<Step>,
     peer: &mut ExchangePeer,
-) -> (Outcome, Hop) {
+) -> (Outcome, Hop, Option<NodeId>) {
     let mut tried = Tried::default();
     for step in steps {
         if let Some(failure) = over(calls, call, peer) {
-            return (failed(failure), Hop::Out);
+            return (failed(failure), Hop::Out, None);
         }
         let outcome = match step {
             Step::Here => {
@@ -192,11 +206,11 @@ async fn run_steps(
                 there(calls, call, params, targets, peer, &mut tried).await.map(|outcome| (outcome, Hop::Out))
             }
         };
-        if let Some(ended) = outcome {
-            return ended;
+        if let Some((outcome, hop)) = outcome {
+            return (outcome, hop, tried.ran_at);
         }
     }
-    (failed(tried.failure()), Hop::Out)
+    (failed(tried.failure()), Hop::Out, None)
 }
 
 /// Why nothing more is to be tried: a server is never given what nobody waits for any more.
@@ -238,6 +252,8 @@ struct Tried {
     here: Option<Failure>,
     there: Vec<FailedAttempt>,
     budget_spent: bool,
+    /// Who answered in the end.
+    ran_at: Option<NodeId>,
 }
 
 impl Tried {
@@ -301,7 +317,10 @@ async fn here(
             tried.here = Some(failure);
             None
         }
-        outcome => Some(outcome),
+        outcome => {
+            tried.ran_at = Some(me.node);
+            Some(outcome)
+        }
     }
 }
 
@@ -419,6 +438,9 @@ async fn there(
         Ok(outcome) => outcome,
         Err(failure) => return Some(failed(failure)),
     };
+    if let CallOutcome::Answered { executor, .. } = &outcome {
+        tried.ran_at = Some(executor.node);
+    }
     match answer::outcome(outcome, &call.demand) {
         Ok(outcome) => Some(outcome),
         Err((attempts, budget_spent)) => {

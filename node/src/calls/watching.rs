@@ -124,7 +124,7 @@ impl Watching {
     fn in_clients_terms(&self, mut params: RawObject) -> Box<RawValue> {
         let asked = match &self.request.target {
             Target::Item(_, asked) => asked.as_str(),
-            Target::Server => self.own.as_str(),
+            Target::Server | Target::Task(_) => self.own.as_str(),
         };
         let uri = params.get_str("uri").map(|uri| restored_uri(&uri, &self.own, asked));
         if let Some(uri) = uri {

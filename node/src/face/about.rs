@@ -10,7 +10,7 @@ use comity_protocol::{
 };
 use serde_json::{json, value::RawValue};
 
-use crate::world::gather::LIST_TTL_KEY;
+use crate::{input::TASKS_EXTENSION, world::gather::LIST_TTL_KEY};
 
 /// How long a client may keep a list, in milliseconds, where no server behind it says less. Changes are announced, so
 /// this only serves clients that do not listen.
@@ -24,6 +24,8 @@ pub(super) struct About {
     pub(super) instructions: Option<Box<RawValue>>,
     /// How long its lists may be kept: no longer than any server behind them allows.
     pub(super) ttl_ms: u64,
+    /// Whether it is the node that speaks, and not one server.
+    is_node: bool,
 }
 
 impl About {
@@ -34,6 +36,7 @@ impl About {
             info: json::to_raw(&node_info()),
             instructions: instructions.map(json::to_raw),
             ttl_ms: ttl_ms(catalogue),
+            is_node: true,
         }
     }
 
@@ -48,7 +51,22 @@ impl About {
             info: said("serverInfo").unwrap_or_else(|| json::to_raw(&node_info())),
             instructions: said("instructions"),
             ttl_ms: ttl_ms(catalogue),
+            is_node: false,
         }
+    }
+
+    /// The same for a client of 2026-07-28: whatever server answers with a task, the node follows it up.
+    pub(super) fn modern_capabilities(&self) -> Box<RawValue> {
+        let with_tasks = || {
+            let mut capabilities = RawObject::parse(&self.capabilities).ok()?;
+            let mut extensions = capabilities.get_object("extensions").ok()?.unwrap_or_default();
+            if extensions.get(TASKS_EXTENSION).is_none() {
+                extensions.set(TASKS_EXTENSION, RawObject::new().to_raw());
+            }
+            capabilities.set("extensions", extensions.to_raw());
+            Some(capabilities.to_raw())
+        };
+        self.is_node.then(with_tasks).flatten().unwrap_or_else(|| self.capabilities.clone())
     }
 
     /// `_meta` of results that the node writes: who answers.

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     exchange::{Outcome, Outgoing, exchange},
     gateway::{CallerContext, ClientProfile, Era, Gateway, GatewayRequest, Target, new_call_id},
+    input::Ability,
 };
 
 mod feed;
@@ -133,6 +134,7 @@ impl Plan {
         };
         let uri = || params::text(head.params.uri, "uri").map(Cow::into_owned);
         Ok(match known {
+            Method::FollowTask => return CallPlan::of_task(head).map(Self::Request),
             Method::CallTool => return item(Kind::Tool, head.params.name, "name"),
             Method::GetPrompt => return item(Kind::Prompt, head.params.name, "name"),
             Method::ReadResource => return item(Kind::Resource, head.params.uri, "uri"),
@@ -175,6 +177,16 @@ impl Plan {
 }
 
 impl CallPlan {
+    /// What follows up a task names it and nothing else.
+    fn of_task(head: &Head<'_>) -> Result<Self, RpcError> {
+        if !Ability::Tasks.is_among(head.meta.capabilities) {
+            return Err(Ability::Tasks.missing());
+        }
+        let target = Target::Task(params::text(head.params.task_id, "taskId")?.into_owned());
+        let logs = Logs::Fixed(Threshold::NOTHING);
+        Ok(Self { target, progress_token: None, logs, trace: head.meta.trace(), retry: None })
+    }
+
     fn of(era: Era, head: &Head<'_>, target: Target) -> Result<Self, RpcError> {
         let progress_token = head.meta.progress_token.map(progress_token).transpose()?;
         let logs = match era {

@@ -83,7 +83,7 @@ pub(super) fn discover_result(about: &About) -> Box<RawValue> {
     let mut result = RawObject::new();
     result.set_str("resultType", "complete");
     result.set("supportedVersions", json::to_raw(&supported()));
-    result.set("capabilities", about.capabilities.clone());
+    result.set("capabilities", about.modern_capabilities());
     if let Some(instructions) = &about.instructions {
         result.set("instructions", instructions.clone());
     }

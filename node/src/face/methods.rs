@@ -26,6 +26,8 @@ pub(super) enum Method {
     Subscribe,
     Unsubscribe,
     Complete,
+    /// Follows up a task; see [`crate::input::TASKS_EXTENSION`].
+    FollowTask,
 }
 
 /// A list that clients fetch page by page.
@@ -67,7 +69,7 @@ enum In {
     Both,
 }
 
-const TABLE: [(&str, Method, In); 15] = [
+const TABLE: [(&str, Method, In); 18] = [
     ("tools/call", Method::CallTool, In::Both),
     ("resources/read", Method::ReadResource, In::Both),
     ("prompts/get", Method::GetPrompt, In::Both),
@@ -76,6 +78,9 @@ const TABLE: [(&str, Method, In); 15] = [
     ("resources/list", Method::List(List::Resources), In::Both),
     ("resources/templates/list", Method::List(List::Templates), In::Both),
     ("completion/complete", Method::Complete, In::Both),
+    ("tasks/get", Method::FollowTask, In::Modern),
+    ("tasks/update", Method::FollowTask, In::Modern),
+    ("tasks/cancel", Method::FollowTask, In::Modern),
     ("resources/subscribe", Method::Subscribe, In::Legacy),
     ("resources/unsubscribe", Method::Unsubscribe, In::Legacy),
     ("ping", Method::Ping, In::Legacy),

@@ -254,7 +254,7 @@ mod tests {
         let (state, other) = (keep(&suspended, "ana").unwrap(), keep(&suspended, "ana").unwrap());
         assert!(suspended.is_ours(&state) && state != other && state.len() > 50, "{state}");
         assert!(!Suspended::new("y", LIFE).is_ours(&state));
-        let forged = format!("{}A", &state[..state.len() - 1]);
+        let forged = format!("{state}A");
         for (state, principal, tool) in [(&state, "ben", "t"), (&state, "ana", "u"), (&forged, "ana", "t")] {
             assert_eq!(suspended.take(state, principal, tool).unwrap_err().code, codes::INVALID_PARAMS);
         }

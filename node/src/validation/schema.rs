@@ -37,6 +37,12 @@ pub(super) struct Schema {
     cost: Cost,
 }
 
+/// A value to be checked, and how many steps that can take.
+pub(super) struct Read {
+    value: Value,
+    pub(super) steps: u64,
+}
+
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Schema").field("cost", &self.cost).finish_non_exhaustive()
@@ -62,24 +68,27 @@ impl Schema {
         Ok(Some(Self { validator, cost }))
     }
 
-    /// Holds a value against the schema. What cannot be checked passes.
-    pub(super) fn check(&self, text: &str) -> Result<(), Faults> {
-        if json::check_depth(text.as_bytes(), DEPTH_MAX).is_err() {
-            return Ok(());
-        }
+    /// Reads a value; `None` for one that is not to be checked.
+    pub(super) fn read(&self, text: &str) -> Option<Read> {
+        json::check_depth(text.as_bytes(), DEPTH_MAX).ok()?;
         // A number beyond every machine type is the server's to judge.
-        let Ok(value) = serde_json::from_str::<Value>(text) else { return Ok(()) };
-        let Some(steps) = self.cost.affordable(&value) else {
+        let value = serde_json::from_str(text).ok()?;
+        let steps = self.cost.affordable(&value);
+        if steps.is_none() {
             tracing::debug!("a value is not checked: it would take too long");
-            return Ok(());
-        };
-        if self.validator.is_valid(&value) {
+        }
+        steps.map(|steps| Read { value, steps })
+    }
+
+    /// Holds a value against the schema.
+    pub(super) fn check(&self, Read { value, steps }: &Read) -> Result<(), Faults> {
+        if self.validator.is_valid(value) {
             return Ok(());
         }
-        let faults: Vec<Fault> = if steps <= ALL_FAULTS_STEPS_MAX {
-            self.validator.iter_errors(&value).take(FAULTS_MAX).map(|error| fault(&error)).collect()
+        let faults: Vec<Fault> = if *steps <= ALL_FAULTS_STEPS_MAX {
+            self.validator.iter_errors(value).take(FAULTS_MAX).map(|error| fault(&error)).collect()
         } else {
-            self.validator.validate(&value).err().iter().map(fault).collect()
+            self.validator.validate(value).err().iter().map(fault).collect()
         };
         if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
     }

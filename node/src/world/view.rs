@@ -47,6 +47,8 @@ impl View {
         match target {
             Target::Item(kind, name) => self.find_item(*kind, name, world),
             Target::Server => Some(Found::of(self.only_server(|_| true)?.clone())),
+            // Its id says where it is.
+            Target::Task(_) => None,
         }
     }
 

@@ -16,6 +16,9 @@ pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 /// A resource has changed.
 pub const RESOURCE_UPDATED: &str = "notifications/resources/updated";
 
+/// What follows up the task with which a tool's server answered a call. The id is the executor's: it knows whose it is.
+pub const FOLLOW_UPS: [&str; 3] = ["tasks/get", "tasks/update", "tasks/cancel"];
+
 /// Methods that belong to a session or to this node's own part in it, and are never carried.
 const OF_SESSIONS: [&str; 6] = [
     "initialize",
@@ -27,13 +30,13 @@ const OF_SESSIONS: [&str; 6] = [
 ];
 
 /// Beginnings of methods that belong to items, to clients, or are no requests.
-const NOT_OF_SERVERS: [&str; 7] =
-    ["tools/", "prompts/", "resources/", "notifications/", "sampling/", "elicitation/", "roots/"];
+const NOT_OF_SERVERS: [&str; 8] =
+    ["tools/", "tasks/", "prompts/", "resources/", "notifications/", "sampling/", "elicitation/", "roots/"];
 
 /// Whether `method` can be asked of a capability of this kind.
 pub fn is_routed(kind: Kind, method: &str) -> bool {
     match kind {
-        Kind::Tool => method == "tools/call",
+        Kind::Tool => method == "tools/call" || FOLLOW_UPS.contains(&method),
         Kind::Prompt => matches!(method, "prompts/get" | "completion/complete"),
         Kind::Template => matches!(method, "resources/read" | "completion/complete" | SUBSCRIBE),
         Kind::Resource => matches!(method, "resources/read" | SUBSCRIBE),
@@ -76,11 +79,11 @@ mod tests {
             ];
             all.into_iter().filter(|method| is_routed(kind, method)).collect::<Vec<_>>()
         };
-        assert_eq!(taken(Kind::Tool), ["tools/call"]);
+        assert_eq!(taken(Kind::Tool), ["tools/call", "tasks/get"]);
         assert_eq!(taken(Kind::Prompt), ["prompts/get", "completion/complete"]);
         assert_eq!(taken(Kind::Template), ["resources/read", SUBSCRIBE, "completion/complete"]);
         assert_eq!(taken(Kind::Resource), ["resources/read", SUBSCRIBE]);
-        let server = ["resources/read", SUBSCRIBE, "completion/complete", "vendor/thing", "tasks/get"];
+        let server = ["resources/read", SUBSCRIBE, "completion/complete", "vendor/thing"];
         assert_eq!(taken(Kind::Server), server);
     }
 

@@ -186,6 +186,14 @@ impl Answer {
         }
     }
 
+    /// Waits for the next sign of life of a stream on which nothing else comes.
+    pub(crate) async fn silence(&mut self) {
+        self.text.clear();
+        assert!(self.more().await, "the stream ended");
+        assert!(self.text.lines().all(|line| line.is_empty() || line == ":"), "{}", self.text);
+        self.text.clear();
+    }
+
     /// The next message of a stream; events that only carry an id are passed over.
     pub(crate) async fn message(&mut self) -> Option<Value> {
         loop {

@@ -78,6 +78,33 @@ async fn answers_to_servers_do_not_cross() {
 }
 
 #[tokio::test]
+async fn silence_ends_no_call() {
+    let node = Node::with(|config| {
+        let limits = &mut config.limits;
+        for timer in [&mut limits.keep_alive, &mut limits.session_idle, &mut limits.json_hold] {
+            *timer = Duration::from_millis(1);
+        }
+        limits.header_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let client = node.client.initialize("2025-11-25").await;
+    let (mut stream, question) = asked(&client, 1).await;
+    // Hundreds of times as long as any of these timers.
+    for _ in 0..500 {
+        stream.silence().await;
+    }
+    let body = json!({ "jsonrpc": "2.0", "id": question, "result": { "ok": 1 } });
+    assert_eq!(client.post(body.to_string()).await.status, 202, "the session is still there");
+    assert_eq!(stream.message().await.unwrap()["result"]["answer"]["ok"], 1);
+    let mut modern = node.client.modern("tools/call", json!({ "name": "hang" })).await;
+    for _ in 0..500 {
+        modern.silence().await;
+    }
+    drop(modern);
+    assert_eq!(node.gateway.next_end().await, "dropped");
+}
+
+#[tokio::test]
 async fn a_broken_stream_is_resumed_where_it_broke() {
     let node = Node::start().await;
     let client = node.client.initialize("2025-11-25").await;

@@ -92,6 +92,7 @@ pub(super) struct Plan {
     trust: String,
     servers: String,
     peers: Vec<String>,
+    call_timeout: &'static str,
     temp: TempDir,
 }
 
@@ -103,7 +104,19 @@ impl Plan {
         dir.create().unwrap();
         let id = node_id(&create_key(&dir.node_key()).unwrap());
         let (trust, servers, peers) = (String::new(), String::new(), Vec::new());
-        Self { dir, id, name: name.into(), org: None, places: places.into(), trust, servers, peers, temp }
+        let call_timeout = "5m";
+        Self {
+            dir,
+            id,
+            name: name.into(),
+            org: None,
+            places: places.into(),
+            trust,
+            servers,
+            peers,
+            call_timeout,
+            temp,
+        }
     }
 
     /// A member of `org` that processes in `places`.
@@ -112,6 +125,12 @@ impl Plan {
         plan.org = Some(org.name.clone());
         plan.admitted(org, places(places_of));
         plan
+    }
+
+    /// Waits longer for calls than tests do otherwise.
+    pub(super) fn patient(mut self) -> Self {
+        self.call_timeout = "1h";
+        self
     }
 
     /// Names an org in the file without being a member of it.
@@ -225,10 +244,11 @@ impl Plan {
         let text = format!(
             "[node]\nname = \"{}\"\n{org}[site]\nprocessing_locations = [{}]\n\
              [mesh]\nname = \"test\"\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\npeers = [{}]\n\
-             [limits]\ncall_timeout = \"5m\"\n[mcp]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{}{}",
+             [limits]\ncall_timeout = \"{}\"\n[mcp]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{}{}",
             self.name,
             places.join(", "),
             peers.join(", "),
+            self.call_timeout,
             self.servers,
             self.trust,
         );

@@ -4,7 +4,8 @@ import os
 import sys
 
 home = sys.argv[1]
-tools = ["ask", "ask_for_ever", "ask_nonsense", "where"]
+tools = ["ask", "ask_for_ever", "ask_nonsense", "ask_where", "where", "slow"]
+tasks = {}
 # Opaque to everybody else: nobody may so much as normalise it.
 STATE = "st\u00e9te \u0000 {\"n\":1.50}\\/ =?base64?x?="
 
@@ -52,15 +53,46 @@ def call(request, line):
     note(name)
     if name == "where":
         text(request, home)
+    elif name == "slow":
+        tasks[len(tasks)] = {"status": "working"}
+        created = {"createdAt": "2026-11-20T00:00:00Z", "lastUpdatedAt": "2026-11-20T00:00:00Z", "ttlMs": None, "pollIntervalMs": 1}
+        answer(request, {"resultType": "task", "taskId": "task-%d" % (len(tasks) - 1), "status": "working", "x-n": 10**25, **created})
+    elif name == "ask_where" and "inputResponses" in params:
+        text(request, "here" if params["requestState"] == home else "elsewhere")
     elif "elicitation" not in able:
         error = {"code": -32021, "message": "Missing", "data": {"requiredCapabilities": {"elicitation": {}}}}
         write(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}))
     elif name == "ask":
         ask(request, line)
+    elif name == "ask_where":
+        asked = {"q": {"method": "elicitation/create", "params": {"message": "?"}}}
+        answer(request, {"resultType": "input_required", "inputRequests": asked, "requestState": home})
     else:
         method = "elicitation/create" if name == "ask_for_ever" else "tools/call"
         asked = {"again": {"method": method, "params": {"message": "again?"}}}
         answer(request, {"resultType": "input_required", "inputRequests": asked})
+
+
+def follow(request, method):
+    """A task waits for input, has it, and is done; or is cancelled."""
+    params = request["params"]
+    task_id = params["taskId"]
+    note(method + " " + task_id)
+    task = tasks[int(task_id.split("-")[1])]
+    if method == "tasks/update":
+        task["told"] = params["inputResponses"]
+        return answer(request, {})
+    if method == "tasks/cancel":
+        task["status"] = "cancelled"
+        return answer(request, {})
+    if task["status"] == "working":
+        task["status"] = "input_required"
+        task["inputRequests"] = {"q": {"method": "elicitation/create", "params": {"message": "?"}}}
+    elif "told" in task:
+        task["status"] = "completed"
+        task["result"] = {"content": [{"type": "text", "text": json.dumps(task["told"])}], "home": home}
+    times = {"createdAt": "2026-11-20T00:00:00Z", "lastUpdatedAt": "2026-11-20T00:00:00Z", "ttlMs": None}
+    answer(request, {"taskId": task_id, **times, **task})
 
 
 for line in sys.stdin:
@@ -75,5 +107,7 @@ for line in sys.stdin:
         answer(request, {"tools": [{"name": name, "inputSchema": schema} for name in tools], "ttlMs": 0, "cacheScope": "private"})
     elif method == "tools/call":
         call(request, line)
+    elif method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        follow(request, method)
     elif method == "notifications/cancelled":
         note("cancelled")
