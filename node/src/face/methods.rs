@@ -105,6 +105,12 @@ pub(super) fn find(name: &str, era: Era) -> Result<Method, RpcError> {
     })
 }
 
+/// Whether the node knows the method in some era. What it knows in the other one only is nobody's to carry: there it means
+/// something else to the nodes, as `resources/subscribe` does, which never ends.
+pub(super) fn is_known(name: &str) -> bool {
+    TABLE.into_iter().any(|(known, ..)| known == name)
+}
+
 /// How much of an unknown method's name is echoed.
 const NAME_CHARS_SHOWN: usize = 100;
 
@@ -114,6 +120,7 @@ mod tests {
 
     #[test]
     fn eras_keep_their_own_methods() {
+        assert!(is_known("resources/subscribe") && !is_known("vendor/anything"));
         assert_eq!(find("ping", Era::Legacy).unwrap(), Method::Ping);
         assert_eq!(find("tools/call", Era::Modern).unwrap(), Method::CallTool);
         for (name, era) in

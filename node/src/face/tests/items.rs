@@ -161,7 +161,7 @@ async fn one_server_by_itself_speaks_for_itself() {
         (&vendor["result"]["method"], &vendor["result"]["target"]),
         (&json!("vendor/thing"), &json!("server"))
     );
-    for method in ["tools/nonsense", "initialize", "sampling/createMessage", "ping"] {
+    for method in ["tools/nonsense", "initialize", "sampling/createMessage", "ping", "resources/subscribe"] {
         assert_eq!(modern(&raw, method, json!({})).await["error"]["code"], -32601, "{method}");
     }
     assert_eq!(modern(&node.client, "vendor/thing", json!({})).await["error"]["code"], -32601);
