@@ -8,6 +8,7 @@
 //! A request is sent again in one case only: the server does not know the session it was sent in, which
 //! means that nobody processed it.
 
+pub(super) mod annotations;
 mod answer;
 mod headers;
 mod listen;

@@ -8,7 +8,9 @@ use comity_protocol::ids::ItemName;
 use comity_protocol::json::{self, JsonError, RawObject};
 use serde_json::value::RawValue;
 
-use super::session::{RequestError, Session};
+use super::http::annotations;
+use super::profile::Era;
+use super::session::{Link, RequestError, Session};
 
 /// Pages of one list that are fetched.
 const PAGES_MAX: usize = 100;
@@ -86,7 +88,7 @@ impl Offerings {
         let lists = [&tools, &prompts, &resources, &resource_templates];
         Ok(Self {
             ttl_ms: lists.into_iter().filter_map(|list| list.ttl_ms).min(),
-            tools: named(session, tools.entries).into(),
+            tools: named(session, obeying(session, tools.entries)).into(),
             prompts: prompts.entries.into(),
             resources: resources.entries.into(),
             resource_templates: resource_templates.entries.into(),
@@ -141,6 +143,22 @@ async fn fetch(session: &Session, method: &str, key: &str, patience: Duration) -
 fn read_array(raw: Option<&RawValue>) -> Result<Vec<Box<RawValue>>, JsonError> {
     let raw = raw.ok_or(JsonError::Expected { expected: "a list" })?;
     serde_json::from_str(raw.get()).map_err(|_| JsonError::Expected { expected: "a list" })
+}
+
+/// The tools whose annotations for headers can be obeyed, where there are headers to repeat arguments in.
+fn obeying(session: &Session, mut raw: Vec<Box<RawValue>>) -> Vec<Box<RawValue>> {
+    let is_modern = session.profile().is_some_and(|profile| profile.era == Era::Modern);
+    if is_modern && matches!(session.link(), Link::Http(_)) {
+        raw.retain(|tool| match annotations::check(tool) {
+            Ok(()) => true,
+            Err(error) => {
+                let name = json::path(tool, &["name"]).map_or("", RawValue::get);
+                tracing::warn!(server = %session.server(), tool = name, %error, "a tool is left out");
+                false
+            }
+        });
+    }
+    raw
 }
 
 /// The tools that can be called: those with a name, and of several with one name the first.
