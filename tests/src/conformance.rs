@@ -4,7 +4,7 @@
 //! expect. What they judge is read from the files that they write, check by check, so that the same suite run directly
 //! and through nodes can be compared: a scenario that runs fewer checks has not passed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -174,21 +174,23 @@ impl Judgement {
         assert!(self.faults().is_empty() && self.passed() > 0 && self.exit == Some(0), "{self}");
     }
 
-    /// It found of every check what the other found.
-    #[track_caller]
-    pub fn assert_same(&self, other: &Judgement) {
-        let status = |of: &Judgement, check| {
-            of.checks.get(check).map_or("not looked at".to_owned(), |found: &Finding| found.status.clone())
-        };
-        let mut differ: Vec<_> = self.checks.keys().chain(other.checks.keys()).collect();
-        differ.sort();
-        differ.dedup();
-        differ.retain(|check| status(self, check) != status(other, check));
-        let told: Vec<_> = differ
-            .into_iter()
-            .map(|check| format!("{check:?}: {} and {}", status(self, check), status(other, check)))
-            .collect();
-        assert!(told.is_empty(), "{}\n{self}", told.join("\n"));
+    /// The checks of which it found something else than the other, a line for each; empty where there are none. Checks of
+    /// the ids in `unless_looked_at` count only where both looked.
+    pub fn difference(&self, other: &Judgement, unless_looked_at: &[&str]) -> String {
+        let missing = Finding { status: "not looked at".to_owned(), message: String::new() };
+        let finding = |of: &Judgement, check| of.checks.get(check).unwrap_or(&missing).clone();
+        let all: BTreeSet<_> = self.checks.keys().chain(other.checks.keys()).collect();
+        let both_looked = |check: &Check| self.checks.contains_key(check) && other.checks.contains_key(check);
+        let counts = |check: &&Check| both_looked(check) || !unless_looked_at.contains(&check.1.as_str());
+        let differ =
+            all.into_iter().filter(counts).map(|check| (check, finding(self, check), finding(other, check)));
+        differ
+            .filter(|(_, ours, theirs)| ours.status != theirs.status)
+            .map(|((scenario, check, number), ours, theirs)| {
+                let told = format!("{} for {}: {}", ours.status, theirs.status, ours.message);
+                format!("{:?} {scenario} {check} {number}: {told}\n", self.suite)
+            })
+            .collect()
     }
 }
 

@@ -8,10 +8,10 @@ use comity_tests::config::Server;
 use comity_tests::conformance::{Fixture, Judgement, Suite};
 use comity_tests::federation::Pair;
 
-/// Every suite against one endpoint, at the same time.
-fn judge(url: &str) -> [Judgement; 3] {
+/// Every suite against its endpoint, at the same time.
+fn judge(endpoint: impl Fn(Suite) -> String) -> [Judgement; 3] {
     let running = Suite::ALL.map(|suite| {
-        let url = url.to_owned();
+        let url = endpoint(suite);
         thread::spawn(move || suite.run(&url))
     });
     running.map(|suite| suite.join().expect("a suite ends"))
@@ -20,7 +20,7 @@ fn judge(url: &str) -> [Judgement; 3] {
 #[test]
 fn the_fixture_passes_every_suite() {
     let fixture = Fixture::start();
-    for judgement in judge(&fixture.url) {
+    for judgement in judge(|_| fixture.url.clone()) {
         judgement.assert_green("directly");
     }
 }
@@ -65,4 +65,37 @@ fn a_suite_fails_where_a_node_loses_one_notification() {
         let judgement = suite.run_scenario(pair.near.mcp_url(), SCENARIO);
         assert_eq!((judgement.failing(), judgement.exit), (vec![SCENARIO], Some(1)), "{judgement}");
     }
+}
+
+/// Whether and how an answer is streamed is between a client and whom it speaks to. The fixture streams whatever the
+/// client would rather have streamed; a node streams what takes long, and what the suite would say of a stream it then does
+/// not say.
+const OF_THE_STREAM: [&str; 4] = [
+    "server-sse-streams-functional",
+    "server-sse-priming-event",
+    "server-sse-retry-field",
+    "server-sse-disconnect-resume",
+];
+
+/// The suites against one server's own names at the near node, with the server behind the far one: what passes directly
+/// passes through both, check by check. The server is spoken to in the era of the suite's client.
+#[test]
+fn what_passes_directly_passes_through_two_nodes() {
+    let fixture = Fixture::start();
+    let pair = Pair::start(both_eras(&fixture));
+    pair.near.wait_for_tools(&["legacy__greet", "modern__greet"]);
+    let direct = judge(|_| fixture.url.clone());
+    let through = judge(|suite| pair.near.raw_url(if suite.is_modern() { "modern" } else { "legacy" }));
+    let mut faults = String::new();
+    for (through, direct) in through.iter().zip(&direct) {
+        faults.push_str(&through.difference(direct, &OF_THE_STREAM));
+        assert!(through.exit == Some(0) || !faults.is_empty(), "{through}");
+    }
+    assert!(faults.is_empty(), "{faults}");
+    direct.iter().for_each(|judgement| judgement.assert_green("directly"));
+}
+
+/// The fixture as two servers, spoken to in one era each.
+fn both_eras(fixture: &Fixture) -> [Server; 2] {
+    ["legacy", "modern"].map(|era| Server::http(era, &fixture.url).with(&format!("era = \"{era}\"")))
 }

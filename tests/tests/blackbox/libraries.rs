@@ -1,7 +1,7 @@
 //! The client libraries of the protocol's makers, each in each mode that it has, over HTTP and over `comity stdio`, through
 //! two nodes of two orgs.
 
-use comity_tests::clients::{Client, ERAS, LEGACY, Library, Target, inspect, inspect_call, said};
+use comity_tests::clients::{Client, ERAS, Library, Target, inspect, inspect_call, said};
 use comity_tests::config::Server;
 use comity_tests::conformance::Fixture;
 use comity_tests::federation::Pair;
@@ -51,12 +51,12 @@ fn every_library_finds_through_two_nodes_what_the_server_offers() {
             assert_eq!(client.protocol, revision, "{library:?} in mode {mode}");
             for server in ["legacy", "modern"] {
                 let tool = |name: &str| format!("{server}__{name}");
-                tools_answer(&mut client, tool);
+                tools_answer(&mut client, &tool);
                 progress_is_told(&mut client, &tool("probe_progress"));
                 cancelling_reaches_the_server(&world, &mut client, &tool("probe_wait"));
+                the_server_asks_back(&mut client, tool);
+                prompts_and_resources_answer(&mut client, server);
             }
-            let native = if mode == LEGACY { "legacy" } else { "modern" };
-            the_server_asks_back(&mut client, |name| format!("{native}__{name}"));
         }
     }
 }
@@ -99,7 +99,30 @@ fn cancelling_reaches_the_server(world: &World, client: &mut Client, tool: &str)
     });
 }
 
-/// In the legacy era by a request of its own, in the modern by an answer that asks for more.
+fn prompts_and_resources_answer(client: &mut Client, server: &str) {
+    let prompt = format!("{server}__test_prompt_with_arguments");
+    assert!(client.list("prompts").iter().any(|listed| listed["name"] == prompt));
+    let filled = client.prompt(&prompt, json!({ "arg1": "one", "arg2": "two" }));
+    let said = filled["result"]["messages"][0]["content"]["text"].as_str();
+    assert!(said.is_some_and(|text| text.contains("'one'") && text.contains("'two'")), "{filled}");
+    let reference = json!({ "type": "ref/prompt", "name": prompt });
+    let completed = client.complete(reference, "arg1", "par");
+    assert_eq!(completed["result"]["completion"]["values"], json!(["paris", "park", "party"]), "{completed}");
+
+    // Both servers have resources of these names, so each has them under its own.
+    let uri = |uri: &str| format!("comity://umbrella.example/{server}/{uri}");
+    assert!(client.list("resources").iter().any(|listed| listed["uri"] == uri("test://static-text")));
+    assert!(!client.list("templates").is_empty());
+    for (name, part) in [("test://static-text", "static text"), ("test://template/7/data", "\"id\":\"7\"")] {
+        let read = client.read(&uri(name));
+        let text = read["result"]["contents"][0]["text"].as_str();
+        assert!(text.is_some_and(|text| text.contains(part)), "{name}: {read}");
+    }
+    assert!(client.read(&uri("test://nothing"))["error"]["code"].is_i64());
+}
+
+/// In the legacy era by a request of its own, in the modern by an answer that asks for more; each client is asked in the
+/// way of its own era.
 fn the_server_asks_back(client: &mut Client, tool: impl Fn(&str) -> String) {
     let answer = client.call(&tool("test_elicitation"), json!({ "message": "Who?" }));
     assert!(text(&answer).contains("my username"), "{answer}");

@@ -6,6 +6,7 @@ mod admission;
 mod bridge;
 mod commands;
 mod conformance;
+mod conformance_client;
 mod contracts;
 mod documents;
 mod enrolment;
