@@ -52,3 +52,12 @@ deny:
 # The documentation of the code, warnings being errors.
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Many calls of many kinds over two hops: 100,000, against an optimised binary.
+soak-calls:
+    cargo build --release --locked --bin comity
+    COMITY_TEST_BINARY=target/release/comity cargo test --package comity-tests --locked --test blackbox -- --ignored --nocapture soak
+
+# One fuzzer: frames, envelope or events.
+fuzz TARGET SECONDS="600":
+    fuzz/run {{ TARGET }} {{ SECONDS }}
