@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use comity_protocol::{
-    call::methods::{SUBSCRIBE, is_routed},
+    call::methods::{SUBSCRIBE, is_vendors},
     catalogue::Catalogue,
     ids::Kind,
     json::{self, RawObject},
@@ -123,7 +123,7 @@ impl Plan {
         let known = match methods::find(method, era) {
             Ok(known) => known,
             // What the node does not know, the server may.
-            Err(_) if door.is_raw() && !methods::is_known(method) && is_routed(Kind::Server, method) => {
+            Err(_) if door.is_raw() && !methods::is_known(method) && is_vendors(method) => {
                 return CallPlan::of(era, head, Target::Server).map(Self::Request);
             }
             Err(error) => return Err(error),

@@ -44,6 +44,9 @@ const PART_OF_NAME: u32 = 4;
 const IN_TEXT: u32 = 2;
 const PART_OF_TEXT: u32 = 1;
 
+/// Shorter words are looked for as a whole only: they are a part of nearly everything.
+const PART_BYTES_MIN: usize = 3;
+
 const TOOLS: [&str; 2] = [
     r#"{"name":"comity_find_tools","title":"Find tools","description":"Finds tools by words. This server has too many tools to list: describe in a few words what you want to do, and get the tools that fit best with their input schemas. Then call one with comity_call_tool.","inputSchema":{"type":"object","properties":{"query":{"type":"string","description":"Words that the tool's name or description may contain, such as \"invoice search\""},"limit":{"type":"integer","minimum":1,"maximum":50,"description":"How many tools to return; 8 if absent"}},"required":["query"]},"outputSchema":{"type":"object","properties":{"tools":{"type":"array","items":{"type":"object"}},"matching":{"type":"integer"},"total":{"type":"integer"}},"required":["tools","matching","total"]},"annotations":{"readOnlyHint":true,"openWorldHint":false}}"#,
     r#"{"name":"comity_call_tool","title":"Call a tool","description":"Calls a tool that comity_find_tools has found, and gives its result unchanged.","inputSchema":{"type":"object","properties":{"name":{"type":"string","description":"The tool's name as comity_find_tools gave it"},"arguments":{"type":"object","description":"The tool's arguments, by its input schema"}},"required":["name"]}}"#,
@@ -110,37 +113,44 @@ pub(super) fn find(
     Ok(result.to_raw())
 }
 
-/// The tools in which a word of `query` is found: those with the most first, equal ones by name.
+/// The tools in which a word of `query` is found: those with the most first, equal ones by name. A word counts the more
+/// the fewer tools have it, so that small words decide nothing.
 fn rank<'a>(tools: &'a [CatalogueEntry], query: &str) -> Vec<&'a CatalogueEntry> {
-    let wanted: Vec<String> = words(query).take(WORDS_MAX).collect();
-    let scored = tools.iter().filter_map(|tool| {
-        let score = score(tool, &wanted);
-        (score > 0).then_some((Reverse(score), tool))
+    let mut wanted: Vec<String> = words(query).take(WORDS_MAX).collect();
+    wanted.sort();
+    wanted.dedup();
+    let scores: Vec<Vec<u32>> = tools.iter().map(|tool| scores(tool, &wanted)).collect();
+    let rarity = |word: usize| {
+        let having = scores.iter().filter(|scores| scores[word] > 0).count();
+        (tools.len() / having.max(1)).checked_ilog2().unwrap_or_default()
+    };
+    let rarities: Vec<u32> = (0..wanted.len()).map(rarity).collect();
+    let weighed = scores.iter().map(|scores| {
+        scores.iter().zip(&rarities).map(|(score, rarity)| score * (1 + 2 * rarity)).sum::<u32>()
     });
-    let mut scored: Vec<_> = scored.collect();
-    scored.sort_by(|(a, one), (b, other)| (a, &one.name).cmp(&(b, &other.name)));
-    scored.into_iter().map(|(_, tool)| tool).collect()
+    let mut ranked: Vec<_> = weighed.zip(tools).filter(|(score, _)| *score > 0).collect();
+    ranked.sort_by(|(a, one), (b, other)| (Reverse(a), &one.name).cmp(&(Reverse(b), &other.name)));
+    ranked.into_iter().map(|(_, tool)| tool).collect()
 }
 
-fn score(tool: &CatalogueEntry, wanted: &[String]) -> u32 {
+/// What each wanted word is worth in a tool.
+fn scores(tool: &CatalogueEntry, wanted: &[String]) -> Vec<u32> {
     let name: Vec<String> = words(&tool.name).collect();
     let said = |key: &str| json::path(&tool.object, &[key]).and_then(json::as_str).unwrap_or_default();
     let text: Vec<String> = words(&said("title")).chain(words(&said("description"))).collect();
-    let one = |word: &String| {
-        let part_of = |texts: &[String]| texts.iter().any(|text| text.contains(word.as_str()));
-        let in_name = match (name.contains(word), part_of(&name)) {
-            (true, _) => IN_NAME,
-            (false, true) => PART_OF_NAME,
-            _ => 0,
-        };
-        let in_text = match (text.contains(word), part_of(&text)) {
-            (true, _) => IN_TEXT,
-            (false, true) => PART_OF_TEXT,
-            _ => 0,
-        };
-        in_name + in_text
+    let worth = |word: &String, among: &[String], whole: u32, part: u32| {
+        let is_part = |text: &String| word.len() >= PART_BYTES_MIN && text.contains(word.as_str());
+        if among.contains(word) {
+            whole
+        } else if among.iter().any(is_part) {
+            part
+        } else {
+            0
+        }
     };
-    wanted.iter().map(one).sum()
+    let one =
+        |word: &String| worth(word, &name, IN_NAME, PART_OF_NAME) + worth(word, &text, IN_TEXT, PART_OF_TEXT);
+    wanted.iter().map(one).collect()
 }
 
 /// Runs of letters and digits, in lower case.
@@ -195,6 +205,8 @@ mod tests {
         assert_eq!(found(&tools, r#"{"query":"Invoice"}"#), expected);
         assert_eq!(found(&tools, r#"{"query":"find INVOICE!"}"#), expected);
         assert_eq!(found(&tools, r#"{"query":"invoice","limit":1}"#), expected[..1]);
+        let small = found(&tools, r#"{"query":"what is there in it to send?"}"#);
+        assert_eq!(small[0], "mail_send", "{small:?}");
         assert!(found(&tools, r#"{"query":"zeppelin"}"#).is_empty());
         assert!(found(&tools, r#"{"query":"?"}"#).is_empty());
     }

@@ -17,6 +17,7 @@ const MODERN_PREFIX: &str = "io.modelcontextprotocol/";
 pub const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 /// The key under which a request says what its client can do.
 pub const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+const LOG_LEVEL_KEY: &str = "io.modelcontextprotocol/logLevel";
 const CLIENT_KEY: &str = "io.modelcontextprotocol/clientInfo";
 
 /// Who makes a call, as this node has verified it. Upstreams see it in each request's `_meta`,
@@ -109,7 +110,14 @@ impl Dress<'_> {
 
 /// Adds the envelope that 2026-07-28 requires. What the client says of itself stands; a client of an
 /// older era says nothing and is shown as this node, with what that client can do.
+///
+/// A client of an older era is sent log messages unless it says otherwise, so all are asked for on its behalf: what it
+/// does not want is left out on the way to it.
 fn modernise(meta: &mut RawObject, capabilities: Option<&RawValue>) {
+    let is_modern = meta.get(VERSION_KEY).is_some();
+    if !is_modern && meta.get(LOG_LEVEL_KEY).is_none() {
+        meta.set_str(LOG_LEVEL_KEY, "debug");
+    }
     meta.set_str(VERSION_KEY, profile::MODERN_VERSION);
     if meta.get(CAPABILITIES_KEY).is_none_or(|value| !value.get().starts_with('{')) {
         let none = || RawObject::new().to_raw();
@@ -183,6 +191,12 @@ mod tests {
         assert!(modern.contains(r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#), "{modern}");
         assert!(modern.contains(r#""io.modelcontextprotocol/clientCapabilities":{}"#), "{modern}");
         assert!(modern.contains(r#""io.modelcontextprotocol/clientInfo":{"name":"comity""#), "{modern}");
+        assert!(modern.contains(r#""io.modelcontextprotocol/logLevel":"debug""#), "{modern}");
+        let quiet = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
+        assert!(
+            !put_on(dress(Era::Modern), quiet).contains("logLevel"),
+            "a modern client says what it wants"
+        );
         let own = r#"{"_meta":{"io.modelcontextprotocol/clientCapabilities":{"sampling":{}}}}"#;
         let roots = raw(r#"{"roots":{}}"#);
         for dress in [dress(Era::Modern), Dress { capabilities: Some(&roots), ..dress(Era::Modern) }] {

@@ -49,7 +49,8 @@ pub fn is_repeatable(method: &str) -> bool {
     matches!(method, "resources/read" | "prompts/get" | "completion/complete" | SUBSCRIBE)
 }
 
-fn is_vendors(method: &str) -> bool {
+/// Whether a method belongs neither to an item nor to a session: what the node does not know and a server may.
+pub fn is_vendors(method: &str) -> bool {
     !method.is_empty()
         && !OF_SESSIONS.contains(&method)
         && !NOT_OF_SERVERS.iter().any(|prefix| method.starts_with(prefix))
