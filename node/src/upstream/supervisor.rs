@@ -36,7 +36,7 @@ const STABLE_LIFE: Duration = Duration::from_secs(30);
 const GATHER: Duration = Duration::from_millis(50);
 
 /// The least time between two fetches: a server that announces changes without end costs no more.
-const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+const REFRESH_PAUSE: Duration = Duration::from_millis(250);
 
 /// When a refresh that failed is tried again.
 const REFRESH_RETRY: Duration = Duration::from_secs(10);
