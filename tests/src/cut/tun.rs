@@ -75,7 +75,8 @@ fn carry_in(from: &mut impl Read, mut device: File) -> io::Result<()> {
 
 #[expect(unsafe_code, reason = "no safe way to make a TUN device")]
 fn open() -> io::Result<File> {
-    let device = OpenOptions::new().read(true).write(true).open(TUN)?;
+    let device = OpenOptions::new().read(true).write(true).open(TUN);
+    let device = device.map_err(|error| io::Error::new(error.kind(), format!("{TUN}: {error}")))?;
     let mut request = Request { name: [0; NAME_BYTES], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
     request.name[..DEVICE.len()].copy_from_slice(DEVICE.as_bytes());
     // SAFETY: TUNSETIFF reads and writes an `ifreq`, whose 40 bytes `Request` has; it keeps no reference to them.
