@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use comity_protocol::call::LocalOffer;
 use comity_protocol::constraints::DataClass;
-use comity_protocol::ids::{CapabilityId, NodeId};
+use comity_protocol::ids::{CapabilityId, Kind, NodeId};
 use comity_protocol::mesh::own::{Identity, OwnOffers};
 use comity_protocol::rng::Rng;
 use comity_protocol::route::{RouteRequest, SiteFacts};
@@ -232,7 +232,12 @@ impl Stage {
         let tool = &self.federation.scenario.tools[calls.tool];
         let org = self.federation.orgs[self.federation.org_of(caller)].name.clone();
         RouteRequest {
-            capability: CapabilityId { org, server: tool.server.clone(), tool: tool.tool.clone() },
+            capability: CapabilityId {
+                org,
+                server: tool.server.clone(),
+                kind: Kind::Tool,
+                name: tool.tool.clone(),
+            },
             contract: contract(tool),
             constraints: calls.constraints.clone(),
         }
