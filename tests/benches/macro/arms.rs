@@ -33,6 +33,11 @@ pub(crate) struct Cell {
     pub(crate) cpu: Cpu,
 }
 
+fn working_directly(site: &Site) -> Way {
+    let name = tool("direct", "work", Era::Modern);
+    Way::Http(Endpoint::open(&site.server().url(Era::Modern, &name), &name, Era::Modern))
+}
+
 impl Arm {
     /// Every way, the direct ones first.
     pub(crate) fn all(site: &Site) -> Vec<Arm> {
@@ -48,12 +53,15 @@ impl Arm {
         vec![
             arm("direct http modern", "direct http modern", direct(Era::Modern)),
             arm("direct http legacy", "direct http legacy", direct(Era::Legacy)),
+            arm("direct working modern", "direct working modern", working_directly(site)),
             arm("direct stdio", "direct stdio", Way::Pipe(Pipe::start())),
             arm("one hop http modern", "direct http modern", through("near", "http", Era::Modern)),
             arm("one hop http legacy", "direct http legacy", through("near", "http", Era::Legacy)),
+            arm("one hop working modern", "direct working modern", through("near", "work", Era::Modern)),
             arm("one hop stdio", "direct stdio", through("near", "stdio", Era::Modern)),
             arm("two hops http modern", "direct http modern", through("far", "http", Era::Modern)),
             arm("two hops http legacy", "direct http legacy", through("far", "http", Era::Legacy)),
+            arm("two hops working modern", "direct working modern", through("far", "work", Era::Modern)),
             arm("two hops stdio", "direct stdio", through("far", "stdio", Era::Modern)),
         ]
     }

@@ -75,8 +75,16 @@ impl HttpServer {
 
     /// It as a node is told of it.
     pub(crate) fn server(&self, place: &str, era: Era) -> Server {
-        let name = tool(place, "http", era);
-        Server::http(&name, &self.url(era, &name))
+        self.named(era, &tool(place, "http", era))
+    }
+
+    /// The server that works on each call, as a node is told of it.
+    fn working(&self, place: &str) -> Server {
+        self.named(Era::Modern, &tool(place, "work", Era::Modern))
+    }
+
+    fn named(&self, era: Era, name: &str) -> Server {
+        Server::http(name, &self.url(era, name))
     }
 }
 
@@ -88,6 +96,7 @@ impl Site {
             Settings::new(name, &[country])
                 .server(server.server(place, Era::Legacy))
                 .server(server.server(place, Era::Modern))
+                .server(server.working(place))
                 .server(stdio(place))
         };
         let (acme, mut a) = Org::found("acme.example", &settings("a", "DE", "near"));
@@ -103,6 +112,7 @@ impl Site {
                 [
                     tool(place, "http", Era::Legacy),
                     tool(place, "http", Era::Modern),
+                    tool(place, "work", Era::Modern),
                     tool(place, "stdio", Era::Modern),
                 ]
             })

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::env;
 use std::io::{BufRead, Write, stdin, stdout};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -72,6 +73,12 @@ pub(crate) fn serve(arguments: &[String]) {
     }
 }
 
+/// What a tool has in its name whose server works on each call.
+pub(crate) const WORKING: &str = "_work_";
+
+/// How long it works, on the processor: so long that it answers some 25,000 calls a second, as servers made with an SDK do.
+const WORK: Duration = Duration::from_micros(30);
+
 /// One MCP server.
 #[derive(Debug, Clone, Copy)]
 struct Server<'a> {
@@ -119,6 +126,12 @@ impl Server<'_> {
     }
 
     fn call(&self, id: &str, params: Option<&RawValue>) -> Vec<u8> {
+        if self.tool.contains(WORKING) {
+            let began = Instant::now();
+            while began.elapsed() < WORK {
+                std::hint::spin_loop();
+            }
+        }
         let call = params.and_then(|params| serde_json::from_str::<CallParams<'_>>(params.get()).ok());
         let Some(call) = call else { return error(id, -32602, "arguments.text is missing") };
         let text = call.arguments.text.get();
