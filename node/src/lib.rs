@@ -24,6 +24,7 @@ pub mod gateway;
 pub mod identity;
 pub mod input;
 pub mod keeping;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod org;

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::exit::{CliError, Exit};
 use crate::config::NodeConfig;
 use crate::identity::{DataDir, load_key};
+use crate::memory;
 use crate::node::{End, Node, WORKER_THREADS_MAX};
 use crate::telemetry::{self, LogFormat, LogLevel};
 
@@ -56,6 +57,9 @@ pub fn prepare(args: &UpArgs, context: &Context) -> Result<Prepared, CliError> {
 
 pub(super) fn run(args: &UpArgs, context: &Context) -> Result<Exit, CliError> {
     let Prepared { dir, config_path, config } = prepare(args, context)?;
+    if !memory::tune() {
+        tracing::debug!("the allocator keeps its own settings");
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(WORKER_THREADS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
