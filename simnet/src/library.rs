@@ -1,9 +1,11 @@
 //! The built-in scenarios.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::run::Source;
-use crate::scenario::{Mistakes, Scenario};
+use crate::scenario::{Files, Mistakes, Scenario};
 
 /// One built-in scenario.
 #[derive(Clone, Copy, Debug)]
@@ -58,4 +60,34 @@ impl BuiltIn {
 pub fn source(place: &str, text: &str) -> Result<Source, Mistakes> {
     let scenario = Arc::new(Scenario::parse(text)?);
     Ok(Source { place: place.to_owned(), hash: Scenario::hash(text), scenario })
+}
+
+/// A scenario's text that may import files, ready to run. The hash covers every file that was read.
+///
+/// # Errors
+/// [`Mistakes`].
+pub fn source_with(place: &str, text: &str, files: Files<'_>) -> Result<Source, Mistakes> {
+    let read = RefCell::new(BTreeMap::new());
+    let remember = |path: &str| -> Result<String, String> {
+        let text = files(path)?;
+        read.borrow_mut().insert(path.to_owned(), text.clone());
+        Ok(text)
+    };
+    let scenario = Arc::new(Scenario::parse_with(text, &remember)?);
+    let hash = hash_with(text, &read.into_inner());
+    Ok(Source { place: place.to_owned(), hash, scenario })
+}
+
+/// The hash of a scenario's text and of the files that it imports: that of the text alone where it imports none.
+fn hash_with(text: &str, files: &BTreeMap<String, String>) -> String {
+    if files.is_empty() {
+        return Scenario::hash(text);
+    }
+    let parts = files.iter().flat_map(|(path, text)| [path.as_str(), text.as_str()]);
+    let mut whole = String::new();
+    for part in [text].into_iter().chain(parts) {
+        // With their lengths, so that no two lists of parts are one text.
+        whole.push_str(&format!("{}\n{part}\n", part.len()));
+    }
+    Scenario::hash(&whole)
 }

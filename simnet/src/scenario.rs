@@ -6,7 +6,9 @@
 
 mod expect;
 mod faults;
+mod import;
 mod mistake;
+pub mod node_file;
 mod read;
 mod section;
 #[cfg(test)]
@@ -25,6 +27,7 @@ pub use expect::{Expectation, Verdict};
 pub(crate) use expect::{lawful_sites, satisfies};
 pub(crate) use faults::DEGRADED;
 pub use faults::{Act, Direction, DiskFate, Fault, FaultKind, Jump, Victims};
+pub use import::Files;
 pub use mistake::{Mistake, Mistakes, nearest};
 pub use value::{DURATION_MAX, Share, Span};
 
@@ -112,6 +115,8 @@ pub struct Site {
     pub clock_skew: Duration,
     /// By how many millionths it may run fast or slow.
     pub clock_drift_ppm: u32,
+    /// What its nodes demand of every call made there; calls can only add to it.
+    pub constraints: Constraints,
 }
 
 /// What can be called, under one contract wherever it is offered.
@@ -189,7 +194,15 @@ impl Scenario {
     /// # Errors
     /// [`Mistakes`]: everything that is wrong, with lines.
     pub fn parse(text: &str) -> Result<Self, Mistakes> {
-        read::scenario(text)
+        Self::parse_with(text, &|_| Err("can only be read where the scenario is a file".to_owned()))
+    }
+
+    /// The same, with the files that `[[nodes]]` import.
+    ///
+    /// # Errors
+    /// [`Mistakes`]: everything that is wrong, with lines.
+    pub fn parse_with(text: &str, files: Files<'_>) -> Result<Self, Mistakes> {
+        read::scenario(text, files)
     }
 
     /// The scenario as TOML text that reads back as the same scenario. What has a default may be left out of it.
@@ -201,6 +214,11 @@ impl Scenario {
     /// BLAKE3.
     pub fn hash(text: &str) -> String {
         blake3::hash(text.as_bytes()).to_hex()[..12].to_owned()
+    }
+
+    /// What some calls demand where they are made at a site.
+    pub fn demands(&self, calls: &Calls, site: SiteId) -> Constraints {
+        self.sites[site].constraints.tightened_by(&calls.constraints)
     }
 
     /// The most nodes that a run may have.

@@ -213,10 +213,8 @@ impl World {
             self.now = next.at;
             self.step(next.event);
             told += 1;
-            if told.is_multiple_of(4096) {
-                if progress(self.now).is_break() {
-                    return;
-                }
+            if told.is_multiple_of(4096) && progress(self.now).is_break() {
+                return;
             }
         }
         if !self.judge.has_seen_enough() {

@@ -35,17 +35,25 @@ fn every_built_in_scenario_reads_and_names_itself() {
 
 /// What docs/simulation.md teaches works as it stands.
 #[test]
-fn the_scenario_of_the_documentation_runs_and_its_answer_is_true() {
+fn the_scenarios_of_the_documentation_run_and_their_answers_are_true() {
     let text = include_str!("../../docs/simulation.md");
-    let begin = text.find("```toml\n").expect("a scenario") + "```toml\n".len();
-    let scenario = &text[begin..begin + text[begin..].find("```").expect("its end")];
-    let source = library::source("docs", scenario).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let report = once(&source, 1);
-    assert!(report.is_ok(), "{:?}", report.violations);
-    let wrong = library::source("docs", &scenario.replace("sites = [\"paris\"]\n", "sites = [\"london\"]\n"));
-    let told = wrong.expect_err("it cannot be met").to_string();
-    let shown = told.split(';').next().expect("a text has a beginning");
-    assert!(text.contains(shown), "{told}");
+    let blocks: Vec<&str> =
+        text.split("```toml\n").skip(1).filter_map(|block| block.split("```").next()).collect();
+    let [frankfurt, edge, ..] = blocks[..] else { panic!("two scenarios that stand alone") };
+    for scenario in [frankfurt, edge] {
+        let source = library::source("docs", scenario).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        for seed in 1..=4 {
+            let report = once(&source, seed);
+            assert!(report.is_ok(), "{seed}: {:?}", report.violations);
+        }
+    }
+    for (from, to) in
+        [("\"frankfurt\", \"paris\"", "\"frankfurt\""), ("every = \"500ms\"", "evry = \"500ms\"")]
+    {
+        assert!(frankfurt.contains(from), "{from}");
+        let told = library::source("docs", &frankfurt.replace(from, to)).expect_err("a mistake").to_string();
+        assert!(text.contains(&told), "the documentation does not say: {told}");
+    }
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl World {
                 name: tool.tool.clone(),
             },
             contract: contract(tool),
-            constraints: calls.constraints.clone(),
+            constraints: self.scenario.demands(calls, self.federation.members[one.caller].site),
         }
     }
 
@@ -212,7 +212,7 @@ impl World {
                 capability: request.capability.clone(),
                 contract: request.contract,
                 method: "tools/call".into(),
-                constraints: calls.constraints.clone(),
+                constraints: request.constraints.clone(),
                 principal: Principal {
                     org: request.capability.org,
                     node: member.node.id,

@@ -30,7 +30,8 @@ impl World {
         let tool = &self.scenario.tools[calls.tool];
         let own = !tool.org_only || self.federation.org_of(node) == self.federation.org_of(one.caller);
         let site = &self.scenario.sites[self.federation.members[node].site];
-        own && satisfies(&self.scenario, tool, site, &calls.constraints)
+        let demands = self.scenario.demands(calls, self.federation.members[one.caller].site);
+        own && satisfies(&self.scenario, tool, site, &demands)
     }
 
     /// A caller has decided.

@@ -175,7 +175,7 @@ pub(crate) fn lawful_sites(scenario: &Scenario, tool: &Tool, calls: &Calls, call
         let executor = &scenario.sites[**site];
         let known = pinned(scenario, caller, **site)
             && (!tool.org_only || executor.org == scenario.sites[caller].org);
-        known && satisfies(scenario, tool, executor, &calls.constraints)
+        known && satisfies(scenario, tool, executor, &scenario.demands(calls, caller))
     };
     tool.sites.iter().filter(lawful).copied().collect()
 }

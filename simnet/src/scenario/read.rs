@@ -1,6 +1,6 @@
 //! From a document to a [`Scenario`]: federation, tools, network and calls.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use comity_protocol::constraints::{Constraints, DataClass};
@@ -10,6 +10,7 @@ use toml::de::DeTable;
 
 use super::expect;
 use super::faults;
+use super::import::{self, Files, Import, ImportedTool};
 use super::mistake::{Mistakes, Report};
 use super::section::Section;
 use super::value::{Prose, Share, Span, word};
@@ -25,7 +26,7 @@ pub(super) const PATH: Path = Path {
     gossip_loss: Share::NONE,
 };
 
-pub(super) fn scenario(text: &str) -> Result<Scenario, Mistakes> {
+pub(super) fn scenario(text: &str, files: Files<'_>) -> Result<Scenario, Mistakes> {
     let report = Report::new(text);
     if text.len() > SCENARIO_BYTES_MAX {
         let problem = format!("{} bytes", text.len());
@@ -41,25 +42,25 @@ pub(super) fn scenario(text: &str) -> Result<Scenario, Mistakes> {
         }
     };
     let mut root = Section::root(&report, &document);
-    let scenario = read_root(&mut root);
+    let scenario = read_root(&mut root, files);
     root.finish();
     report.finish()?;
     Ok(scenario)
 }
 
-fn read_root(root: &mut Section<'_>) -> Scenario {
+fn read_root(root: &mut Section<'_>, files: Files<'_>) -> Scenario {
     let name = root.required("name").unwrap_or_default();
     let about = root.get::<Prose>("about").map(|prose| prose.0).unwrap_or_default();
     let phases = phases(root.section("run"));
-    let orgs = orgs(root);
-    let sites = sites(root, &orgs);
+    let imports = import::read(root, files);
+    let orgs = orgs(root, &imports);
+    let sites = sites(root, &orgs, &imports);
     let mut section = root.section("network");
     let network = path(&mut section, PATH);
     section.finish();
     let links = root.sections("links").into_iter().filter_map(|link| read_link(link, &sites, network));
     let links = links.collect();
-    let tools: Vec<Tool> =
-        root.sections("tools").into_iter().filter_map(|tool| read_tool(tool, &sites)).collect();
+    let tools = tools(root, &sites, &imports);
     let faults = faults::read(root, &sites, &phases);
     let calls: Vec<Calls> =
         root.sections("calls").into_iter().filter_map(|calls| read_calls(calls, &sites, &tools)).collect();
@@ -98,10 +99,11 @@ fn phases(mut run: Section<'_>) -> Phases {
     phases
 }
 
-fn orgs(root: &mut Section<'_>) -> Vec<Org> {
+fn orgs(root: &mut Section<'_>, imports: &[Import]) -> Vec<Org> {
     let mut sections = root.sections("orgs");
     let names: Vec<Option<OrgName>> = sections.iter_mut().map(|org| org.required("name")).collect();
-    let known: BTreeSet<OrgName> = names.iter().flatten().cloned().collect();
+    let imported = import::orgs(imports);
+    let known: BTreeSet<OrgName> = names.iter().flatten().chain(&imported).cloned().collect();
     if known.is_empty() && sections.is_empty() {
         root.mistake("orgs", "there is no org", "begin one with [[orgs]] and give it a name");
     }
@@ -111,7 +113,9 @@ fn orgs(root: &mut Section<'_>) -> Vec<Org> {
     let mut taken = BTreeSet::new();
     let mut orgs = Vec::new();
     for (mut section, name) in sections.into_iter().zip(names) {
-        let pins = pins(&mut section, &known);
+        let of_files = name.as_ref().filter(|_| !section.has("pins"));
+        let of_files = of_files.and_then(|name| import::pins(root, name, imports, &known));
+        let pins = pins(&mut section, &known, of_files);
         if let Some(name) = name {
             if !taken.insert(name.clone()) {
                 section.mistake("name", format!("`{name}` is named twice"), "name each org once");
@@ -121,12 +125,24 @@ fn orgs(root: &mut Section<'_>) -> Vec<Org> {
         }
         section.finish();
     }
+    for name in imported.into_iter().filter(|name| !taken.contains(name)) {
+        let pins = import::pins(root, &name, imports, &known).unwrap_or_default();
+        let pins = pins.into_iter().chain([name.clone()]).collect();
+        orgs.push(Org { name, pins });
+    }
     orgs
 }
 
-/// The orgs that an org has pinned: all of the scenario's unless it says which.
-fn pins(section: &mut Section<'_>, known: &BTreeSet<OrgName>) -> BTreeSet<OrgName> {
-    let Some(pins) = section.list::<OrgName>("pins") else { return known.clone() };
+/// The orgs that an org has pinned: those that it says, else those that the files of its nodes say, else all of the
+/// scenario's. Who is pinned and not in the scenario has no part in it.
+fn pins(
+    section: &mut Section<'_>,
+    known: &BTreeSet<OrgName>,
+    of_files: Option<BTreeSet<OrgName>>,
+) -> BTreeSet<OrgName> {
+    let Some(pins) = section.list::<OrgName>("pins") else {
+        return of_files.unwrap_or_else(|| known.clone());
+    };
     for pin in pins.iter().filter(|pin| !known.contains(*pin)) {
         let (span, key) = (section.span_of("pins"), section.key_path("pins"));
         section.report().unknown(&span, &key, "org", pin.as_str(), known.iter().map(OrgName::as_str));
@@ -134,11 +150,12 @@ fn pins(section: &mut Section<'_>, known: &BTreeSet<OrgName>) -> BTreeSet<OrgNam
     pins.into_iter().collect()
 }
 
-fn sites(root: &mut Section<'_>, orgs: &[Org]) -> Vec<Site> {
+fn sites(root: &mut Section<'_>, orgs: &[Org], imports: &[Import]) -> Vec<Site> {
     let mut sections = root.sections("sites");
-    let names: Vec<String> =
+    let mut names: Vec<String> =
         sections.iter_mut().map(|site| site.required("name").unwrap_or_default()).collect();
-    if sections.is_empty() {
+    names.extend(imports.iter().map(|import| import.site.clone()));
+    if names.is_empty() {
         root.mistake("sites", "there is no site", "begin one with [[sites]]: a name, an org, nodes");
     }
     let mut sites = Vec::new();
@@ -149,7 +166,28 @@ fn sites(root: &mut Section<'_>, orgs: &[Org]) -> Vec<Site> {
         sites.push(read_site(&mut section, &names, at, orgs));
         section.finish();
     }
+    for import in imports {
+        if names[..sites.len()].contains(&import.site) {
+            let problem = format!("`{}` of {} is the name of another site too", import.site, import.path);
+            root.mistake("nodes", problem, "tell them apart with `site`");
+        }
+        sites.push(imported_site(import, orgs));
+    }
     sites
+}
+
+fn imported_site(import: &Import, orgs: &[Org]) -> Site {
+    Site {
+        name: import.site.clone(),
+        org: orgs.iter().position(|org| org.name == import.org).unwrap_or_default(),
+        nodes: import.nodes,
+        processing: import.file.processing,
+        operator: import.file.operator,
+        seeds: vec![0],
+        clock_skew: Duration::ZERO,
+        clock_drift_ppm: 0,
+        constraints: import.file.constraints.clone(),
+    }
 }
 
 fn read_site(section: &mut Section<'_>, names: &[String], at: SiteId, orgs: &[Org]) -> Site {
@@ -174,6 +212,7 @@ fn read_site(section: &mut Section<'_>, names: &[String], at: SiteId, orgs: &[Or
         seeds,
         clock_skew: section.or("clock_skew", Duration::ZERO),
         clock_drift_ppm: section.or("clock_drift_ppm", 0),
+        constraints: constraints(section.section("constraints")),
     }
 }
 
@@ -236,22 +275,53 @@ fn read_link(mut section: Section<'_>, sites: &[Site], network: Path) -> Option<
     link
 }
 
-fn read_tool(mut section: Section<'_>, sites: &[Site]) -> Option<Tool> {
+/// How long a call takes where the scenario does not say.
+const TAKES: Span<Duration> = Span { from: Duration::from_millis(5), to: Duration::from_millis(50) };
+
+type ImportedTools = BTreeMap<(ServerName, ItemName), ImportedTool>;
+
+/// The tools of the scenario, and those of imported nodes that it does not name.
+fn tools(root: &mut Section<'_>, sites: &[Site], imports: &[Import]) -> Vec<Tool> {
+    let mut imported = import::tools(root, imports);
+    let sections = root.sections("tools").into_iter();
+    let mut tools: Vec<Tool> =
+        sections.filter_map(|section| read_tool(section, sites, &mut imported)).collect();
+    let place = |name: &String| sites.iter().position(|site| site.name == *name);
+    tools.extend(imported.into_iter().map(|((server, tool), of_files)| Tool {
+        server,
+        tool,
+        sites: of_files.sites.iter().filter_map(place).collect(),
+        org_only: of_files.org_only,
+        class_max: of_files.class_max,
+        takes: TAKES,
+        breaks: Share::NONE,
+        repeatable: of_files.repeatable,
+    }));
+    tools
+}
+
+/// Reads one tool. What it does not say is as the imported nodes that have it say.
+fn read_tool(mut section: Section<'_>, sites: &[Site], imported: &mut ImportedTools) -> Option<Tool> {
     let name = section.required::<String>("name").and_then(|name| tool_name(&section, &name));
+    let of_files = name.as_ref().and_then(|name| imported.remove(name));
     let share = word(&mut section, "share", &[("federation", false), ("org", true)]);
-    let offering = site_list(&mut section, "sites", sites).unwrap_or_default();
+    let offering = site_list(&mut section, "sites", sites).unwrap_or_else(|| {
+        let names = of_files.iter().flat_map(|tool| &tool.sites);
+        names.filter_map(|name| sites.iter().position(|site| site.name == *name)).collect()
+    });
     if offering.is_empty() {
         section.mistake("sites", "nobody offers the tool", "name the sites that do");
     }
+    let class_max = of_files.as_ref().map_or(DataClass::Restricted, |tool| tool.class_max);
     let tool = name.map(|(server, tool)| Tool {
         server,
         tool,
         sites: offering,
-        org_only: share.unwrap_or(false),
-        class_max: section.or("class_max", DataClass::Restricted),
-        takes: section.or("takes", Span { from: Duration::from_millis(5), to: Duration::from_millis(50) }),
+        org_only: share.unwrap_or(of_files.as_ref().is_some_and(|tool| tool.org_only)),
+        class_max: section.or("class_max", class_max),
+        takes: section.or("takes", TAKES),
         breaks: section.or("breaks", Share::NONE),
-        repeatable: section.or("repeatable", false),
+        repeatable: section.or("repeatable", of_files.as_ref().is_some_and(|tool| tool.repeatable)),
     });
     section.finish();
     tool

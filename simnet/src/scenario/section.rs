@@ -48,6 +48,67 @@ impl<'a> Section<'a> {
         self.table.is_some_and(|table| table.iter().any(|(name, _)| name.get_ref() == key))
     }
 
+    /// Whether the document has this table.
+    pub(super) const fn is_present(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether a key is there; it counts as known, and what it holds is not looked at.
+    pub(super) fn take(&mut self, key: &'static str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// A list that may not name the same thing twice.
+    pub(super) fn distinct<T: Setting + PartialEq>(&mut self, key: &'static str) -> Option<Vec<T>> {
+        let list = self.list::<T>(key)?;
+        if list.iter().enumerate().any(|(at, item)| list[..at].contains(item)) {
+            self.mistake(key, "names the same value twice", "name each value once");
+        }
+        Some(list)
+    }
+
+    /// A table whose keys are the user's own.
+    pub(super) fn entries<T: Setting>(&mut self, key: &'static str) -> Vec<(String, T)> {
+        let mut section = self.section(key);
+        let Some(table) = section.table.take() else { return Vec::new() };
+        let path = section.path.clone();
+        let read = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+            let name: &std::borrow::Cow<'_, str> = name.get_ref();
+            Some((name.to_string(), self.read_at(value, &format!("{path}.{name}"))?))
+        };
+        table.iter().filter_map(read).collect()
+    }
+
+    /// A table of lists whose keys are the user's own.
+    pub(super) fn lists<T: Setting>(&mut self, key: &'static str) -> Vec<(String, Vec<T>)> {
+        let section = self.section(key);
+        let Some(table) = section.table else { return Vec::new() };
+        let read = |(name, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+            let name: &std::borrow::Cow<'_, str> = name.get_ref();
+            let path = format!("{}.{name}", section.path);
+            let DeValue::Array(items) = value.get_ref() else {
+                let problem = format!("is {}, not a list", describe(value.get_ref()));
+                self.report.mistake(&value.span(), &path, problem, format!("give a list of {}", T::EXPECTED));
+                return None;
+            };
+            Some((name.to_string(), items.iter().filter_map(|item| self.read_at(item, &path)).collect()))
+        };
+        table.iter().filter_map(read).collect()
+    }
+
+    /// Tables whose names are the user's own.
+    pub(super) fn named_sections(&mut self, key: &'static str) -> Vec<(String, Section<'a>)> {
+        let path = self.key_path(key);
+        let section = self.section(key);
+        let Some(table) = section.table else { return Vec::new() };
+        let sections = table.iter().map(|(name, value)| {
+            let name = name.get_ref().to_string();
+            let section = self.table_at(value, format!("{path}.{name}"));
+            (name, section)
+        });
+        sections.collect()
+    }
+
     pub(super) fn key_path(&self, key: &str) -> String {
         match (self.path.is_empty(), key.is_empty()) {
             (true, _) => key.to_owned(),
@@ -152,11 +213,14 @@ impl<'a> Section<'a> {
     }
 
     fn read<T: Setting>(&self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<T> {
+        self.read_at(value, &self.key_path(key))
+    }
+
+    fn read_at<T: Setting>(&self, value: &Spanned<DeValue<'_>>, path: &str) -> Option<T> {
         match T::read(value.get_ref()) {
             Ok(read) => Some(read),
             Err(problem) => {
-                let hint = format!("give {}", T::EXPECTED);
-                self.report.mistake(&value.span(), &self.key_path(key), problem, hint);
+                self.report.mistake(&value.span(), path, problem, format!("give {}", T::EXPECTED));
                 None
             }
         }

@@ -110,3 +110,148 @@ fn all_mistakes_are_told_at_once_and_there_is_a_bound() {
     assert!(mistakes.list.len() == mistake::MISTAKES_MAX && mistakes.omitted > 300);
     assert!(Scenario::parse(&" ".repeat(SCENARIO_BYTES_MAX + 1)).is_err());
 }
+
+const BERLIN: &str = r#"
+[node]
+name = "berlin-1"
+[org]
+name = "a.example"
+[site]
+processing_locations = ["DE", "AT"]
+operator_country = "DE"
+[servers.crm]
+command = "crm-mcp"
+share = "federation"
+approve = ["search", "update"]
+read_only = ["search"]
+class_max = 2
+[servers.files]
+url = "http://127.0.0.1:1/mcp"
+share = "federation"
+[servers.private]
+command = "x"
+[[trust.orgs]]
+name = "b.example"
+root = "blake3:0000000000000000000000000000000000000000000000000000000000000000"
+[[trust.orgs]]
+name = "elsewhere.example"
+root = "blake3:0000000000000000000000000000000000000000000000000000000000000001"
+[constraints]
+allow_locations = ["EU"]
+deadline = "1m30s"
+[mcp]
+listen = "127.0.0.1:7420"
+"#;
+
+const IMPORTING: &str = r#"
+name = "imports"
+[[orgs]]
+name = "b.example"
+[[sites]]
+name = "paris"
+org = "b.example"
+processing_locations = ["FR"]
+[[nodes]]
+import = "berlin/comity.toml"
+nodes = 2
+tools = { files = ["read"] }
+[[tools]]
+name = "crm/search"
+takes = "1s"
+[[calls]]
+name = "search"
+tool = "crm/search"
+constraints = { deny_operator_countries = ["US"] }
+"#;
+
+fn importing(text: &str, berlin: &str) -> Result<Scenario, Mistakes> {
+    Scenario::parse_with(text, &|path| match path {
+        "berlin/comity.toml" => Ok(berlin.to_owned()),
+        other => Err(format!("cannot read {other}")),
+    })
+}
+
+#[test]
+fn a_real_nodes_file_is_a_site_with_all_that_it_says() {
+    let scenario = importing(IMPORTING, BERLIN).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let orgs: Vec<&str> = scenario.orgs.iter().map(|org| org.name.as_str()).collect();
+    assert_eq!(orgs, ["b.example", "a.example"]);
+    let pins: Vec<&str> = scenario.orgs[1].pins.iter().map(|pin| pin.as_str()).collect();
+    assert_eq!(pins, ["a.example", "b.example"], "who is not in the scenario has no part in it");
+    let site = &scenario.sites[1];
+    assert_eq!((site.name.as_str(), site.org, site.nodes), ("berlin-1", 1, Span::just(2)));
+    assert_eq!((site.processing.len(), site.operator.map(|of| of.to_string())), (2, Some("DE".into())));
+    let tools: Vec<_> =
+        scenario.tools.iter().map(|tool| (tool.text(), tool.repeatable, tool.class_max.level())).collect();
+    let expected = [("crm/search", true, 2), ("crm/update", false, 2), ("files/read", false, 3)];
+    assert_eq!(tools, expected.map(|(name, repeatable, class)| (name.to_owned(), repeatable, class)));
+    assert_eq!(
+        (&scenario.tools[0].sites[..], scenario.tools[0].takes),
+        (&[1][..], Span::just(Duration::from_secs(1)))
+    );
+    let demands = scenario.demands(&scenario.calls[0], 1);
+    assert_eq!(demands.deadline_ms, Some(90_000));
+    assert!(demands.allow_locations.is_some() && !demands.deny_operator_countries.is_empty());
+    assert!(scenario.demands(&scenario.calls[0], 0).allow_locations.is_none(), "each site's own");
+    let text = scenario.to_toml();
+    assert_eq!(Scenario::parse(&text).unwrap_or_else(|mistakes| panic!("{mistakes}\n{text}")), scenario);
+}
+
+#[test]
+fn what_is_wrong_with_an_import_is_named() {
+    for (from, to, in_file, line, part) in [
+        ("berlin/comity.toml", "berln/comity.toml", false, 10, "cannot read berln/comity.toml"),
+        ("tools = { files", "tools = { filse", false, 12, "did you mean `files`?"),
+        ("[\"read\"]", "\"read\"", false, 12, "is a string, not a list"),
+        ("{ files = [\"read\"]", "{ crm = [\"delete\"]", false, 12, "its `approve` lets through"),
+        ("nodes = 2", "site = \"paris\"", false, 9, "is the name of another site too"),
+        ("nodes = 2", "org = \"b.example\"", false, 11, "the file says a.example"),
+        ("nodes = 2", "node = 2", false, 11, "did you mean `nodes`?"),
+        (
+            "operator_country",
+            "operator_contry",
+            true,
+            10,
+            "berlin/comity.toml line 8: site.operator_contry: unknown key",
+        ),
+        ("name = \"a.example\"", "nme = \"a.example\"", true, 10, "line 5: org.nme: unknown key"),
+        ("[org]\nname = \"a.example\"", "", true, 9, "has joined none"),
+    ] {
+        let (text, berlin) = match in_file {
+            true => (IMPORTING.to_owned(), BERLIN.replacen(from, to, 1)),
+            false => (IMPORTING.replacen(from, to, 1), BERLIN.to_owned()),
+        };
+        assert!(text != IMPORTING || berlin != BERLIN, "{from}");
+        let mistakes = importing(&text, &berlin).expect_err(to);
+        let found = mistakes.list.iter().any(|one| one.line == line && one.to_string().contains(part));
+        assert!(found, "{to}: no `{part}` on line {line} in:\n{mistakes}");
+    }
+}
+
+#[test]
+fn imported_nodes_must_agree_where_the_simulator_knows_one_of_each() {
+    let two = IMPORTING.to_owned() + "[[nodes]]\nimport = \"second.toml\"\n";
+    for (from, to, part) in [
+        ("class_max = 2", "class_max = 1", "offer crm/search with another"),
+        ("elsewhere.example", "third.example", ""),
+        ("name = \"b.example\"", "name = \"c.example\"", "pin different orgs"),
+        ("[mcp]", "[mesh]\nname = \"other\"\n[mcp]", "are of several meshes"),
+    ] {
+        let second = BERLIN.replace("berlin-1", "berlin-2").replacen(from, to, 1);
+        let read = Scenario::parse_with(&two, &|path| {
+            Ok(if path == "second.toml" { second.clone() } else { BERLIN.to_owned() })
+        });
+        let told = read.err().map(|mistakes| mistakes.to_string()).unwrap_or_default();
+        assert!(told.contains(part) && told.is_empty() == part.is_empty(), "{to}: {told}");
+    }
+}
+
+#[test]
+fn durations_may_have_several_units_and_no_other_order() {
+    for (text, good) in
+        [("1m30s", true), ("1s1m", false), ("1s1s", false), ("5", false), ("250us", true), ("1.5s", false)]
+    {
+        let scenario = GOOD.replace("constraints =", &format!("deadline = \"{text}\"\nconstraints ="));
+        assert_eq!(Scenario::parse(&scenario).is_ok(), good, "{text}");
+    }
+}

@@ -62,7 +62,7 @@ impl Share {
     }
 }
 
-fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
+pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Result<&'v str, String> {
     match value {
         DeValue::String(text) => Ok(text),
         other => Err(format!("is {}, not a string", describe(other))),
@@ -112,20 +112,45 @@ impl Setting for Duration {
     }
 }
 
+/// A duration of any length.
+pub(super) struct Length(pub(super) Duration);
+
+impl Setting for Length {
+    const EXPECTED: &'static str = "a duration such as \"500ms\", \"5s\" or \"1m30s\"";
+
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = text(value)?;
+        length(text).map(Self).ok_or_else(|| format!("`{text}` is not a duration"))
+    }
+}
+
+/// The units of durations in microseconds, the largest first.
+const UNITS: [(&str, u64); 6] = [
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1000),
+    ("us", 1),
+];
+
+/// Numbers with units, each unit smaller than the one before it.
+fn length(text: &str) -> Option<Duration> {
+    let (mut rest, mut units, mut micros) = (text, &UNITS[..], 0_u64);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let unit = &unit[..unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len())];
+        let at = units.iter().position(|(name, _)| *name == unit)?;
+        micros = micros.checked_add(number.checked_mul(units[at].1)?)?;
+        (rest, units) = (&rest[digits + unit.len()..], &units[at + 1..]);
+    }
+    (!text.is_empty()).then(|| Duration::from_micros(micros))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration");
-    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = text[..at].parse().map_err(|_| wrong())?;
-    let unit_us = match &text[at..] {
-        "us" => 1,
-        "ms" => 1000,
-        "s" => 1_000_000,
-        "m" => 60_000_000,
-        "h" => 3_600_000_000,
-        "d" => 86_400_000_000,
-        _ => return Err(wrong()),
-    };
-    let duration = Duration::from_micros(number.saturating_mul(unit_us));
+    let duration = length(text).ok_or_else(|| format!("`{text}` is not a duration"))?;
     if duration > DURATION_MAX { Err(format!("`{text}` is too long")) } else { Ok(duration) }
 }
 

@@ -94,6 +94,9 @@ fn site(out: &mut Text, site: &Site, scenario: &Scenario) {
     }
     out.key_unless("clock_skew", site.clock_skew, Duration::ZERO, |skew| quoted(&duration(skew)));
     out.key_unless("clock_drift_ppm", site.clock_drift_ppm, 0, |drift| drift.to_string());
+    if !site.constraints.is_empty() {
+        out.key("constraints", constraints(&site.constraints));
+    }
 }
 
 fn path(out: &mut Text, path: &Path, default: &Path) {
@@ -271,8 +274,8 @@ fn places(places: &CountrySet) -> String {
 fn duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     match micros {
-        _ if micros % 1_000_000 == 0 => format!("{}s", micros / 1_000_000),
-        _ if micros % 1000 == 0 => format!("{}ms", micros / 1000),
+        _ if micros.is_multiple_of(1_000_000) => format!("{}s", micros / 1_000_000),
+        _ if micros.is_multiple_of(1000) => format!("{}ms", micros / 1000),
         _ => format!("{micros}us"),
     }
 }

@@ -337,8 +337,7 @@ fn plainer(search: &mut Search<'_>) {
         }
     });
     search.try_change(|scenario| {
-        for calls in &mut scenario.calls {
-            calls.constraints = Default::default();
-        }
+        scenario.sites.iter_mut().for_each(|site| site.constraints = Default::default());
+        scenario.calls.iter_mut().for_each(|calls| calls.constraints = Default::default());
     });
 }

@@ -64,7 +64,7 @@ fn written_out(fault: &Fault, begin: &Step, next: Option<&Step>, world: &World) 
     .filter(|fault| fault.lasts.to > Duration::ZERO || fault.for_good)
 }
 
-fn kind_of<'c>(change: &'c Change, world: &World) -> Option<(FaultKind, Vec<usize>)> {
+fn kind_of(change: &Change, world: &World) -> Option<(FaultKind, Vec<usize>)> {
     Some(match change {
         Change::Cut { inside, outside, direction } => {
             let from = sites_outside(&world.federation, inside, outside);
