@@ -33,6 +33,17 @@ purity:
 demo *ARGS:
     cargo run --locked --bin comity -- demo {{ ARGS }}
 
+# The simulator's first tier as CI runs it: three hundred seeds, and a federation of a thousand nodes.
+simulate:
+    cargo build --locked --package comity-simnet
+    target/debug/simnet soak mixed --seeds 210
+    target/debug/simnet soak calm split edge hostile residency narrow-trust clocks lossy disks --seeds 10
+    target/debug/simnet run thousand
+
+# The simulator's figures for a federation of so many nodes.
+figures NODES="1000":
+    cargo run --locked --bin simnet -- figures --nodes {{ NODES }}
+
 # Many seeds of every built-in scenario, until one breaks an invariant or the time is up.
 soak SEEDS="100" MINUTES="3":
     cargo run --locked --bin simnet -- soak --seeds {{ SEEDS }} --minutes {{ MINUTES }}

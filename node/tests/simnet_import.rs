@@ -95,7 +95,7 @@ fn both_refuse_the_same_mistakes() {
     for (from, to) in [
         ("[node]", "[nodes]"),
         ("name = \"berlin-1\"", "name = \"\""),
-        ("name = \"acme.example\"", "name = \"acme\""),
+        ("name = \"acme.example\"", "name = \"acme..example\""),
         ("name = \"acme.example\"", ""),
         ("processing_locations = [\"DE\"", "processing_locations = [\"EU\""),
         ("processing_locations = [\"DE\"", "processing_locations = [\"FR\""),

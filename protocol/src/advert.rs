@@ -9,9 +9,10 @@ use minicbor::{Decode, Encode};
 use crate::codec::{self, CodecError};
 use crate::constraints::{DataClass, OrgSet};
 use crate::geo::{Country, CountrySet};
-use crate::ids::{BlobDigest, ContractDigest, ItemName, Kind, MeshName, NodeId, OrgName, ServerName};
+use crate::ids::{BlobDigest, ContractDigest, ItemName, Kind, NodeId, ObjectDigest, OrgName, ServerName};
 use crate::time::{CLOCK_SKEW_MAX, Wall};
-use crate::trust::{Anchors, Membership, MembershipError, SealError, SealedType, Unverified, Verified};
+use crate::trust::memory::Seal;
+use crate::trust::{Anchors, Membership, MembershipError, SealError, SealedType, Verified};
 
 /// Longest life of an advert: a day. A node renews its own long before.
 pub const ADVERT_LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -233,15 +234,19 @@ impl TrustedAdvert {
     /// # Errors
     /// [`AdvertError`].
     pub fn verify(bytes: &[u8], anchors: &mut Anchors, now: Wall) -> Result<Self, AdvertError> {
-        let unverified = Unverified::<Advert>::decode(bytes)?;
-        let claimed = unverified.claimed();
+        let seal = Seal::read(bytes, ObjectDigest::of(bytes), anchors.memory())?;
+        Self::check(seal, anchors, now)
+    }
+
+    /// The same for an advert that has been read already.
+    pub(crate) fn check(seal: Seal<Advert>, anchors: &mut Anchors, now: Wall) -> Result<Self, AdvertError> {
+        let claimed = seal.claimed();
         check_bounds(claimed)?;
         check_times(claimed, now)?;
         let membership = anchors.verify_membership(&claimed.membership, now)?;
         check_against(claimed, &membership)?;
-        let key = claimed.node.verifying_key().ok_or(SealError::Signature(Advert::TYPE))?;
-        let mesh: MeshName = anchors.mesh().clone();
-        Ok(Self { advert: unverified.verify(&key, Some(&mesh))?, membership })
+        let signer = claimed.node;
+        Ok(Self { advert: seal.verify(&signer, anchors.mesh(), anchors.memory())?, membership })
     }
 
     /// When it stops counting: its own end or its membership's, whichever is first.

@@ -19,6 +19,7 @@ pub mod own;
 mod publish;
 mod pull;
 pub mod reconcile;
+pub mod rumour;
 mod sizes;
 mod sync;
 pub mod wire;
@@ -225,6 +226,8 @@ pub struct Mesh {
     own_blobs: BTreeSet<BlobDigest>,
     fetcher: Fetcher,
     overlay: Overlay,
+    rumours: rumour::Rumours,
+    relays: sync::Relays,
     links: BTreeMap<ConnectionId, Link>,
     next_sweep: Mono,
     changed: bool,
@@ -255,6 +258,8 @@ impl Mesh {
             own_blobs: BTreeSet::new(),
             fetcher: Fetcher::new(seed.wrapping_add(1)),
             overlay: Overlay::new(seeds, seed, now.mono),
+            rumours: rumour::Rumours::default(),
+            relays: sync::Relays::default(),
             links: BTreeMap::new(),
             next_sweep: now.mono + SWEEP_INTERVAL,
             changed: false,
@@ -293,7 +298,12 @@ impl Mesh {
     pub fn handle_dial_failed(&mut self, target: &DialTarget, now: Now) {
         self.overlay.failed(target, now.mono);
         if let Some(node) = target.node {
+            // Who has been known to be dead and is dialled in vain again is still dead: others may go on believing it.
+            let still = self.directory.is_known_dead(&node);
             self.mark_suspected(&node);
+            if still {
+                self.begin_rumour(&node, now);
+            }
         }
         self.act(now);
     }
@@ -320,7 +330,11 @@ impl Mesh {
         else {
             return;
         };
-        link.heard(now.mono);
+        let peer = link.peer;
+        if link.heard(now.mono) {
+            self.mark_alive(&peer);
+            self.tell_of_rumour(connection, &peer);
+        }
         match LinkMessage::decode(bytes) {
             Ok(message) => self.dispatch(connection, message, now),
             Err(error) => self.refuse(connection, "bad_frame", &format!("a link message {error}"), now),
@@ -344,6 +358,7 @@ impl Mesh {
             LinkMessage::Adverts(adverts) => self.on_adverts(connection, &adverts, now),
             LinkMessage::Roots(chains) => self.on_roots(&chains, now),
             LinkMessage::Update(update) => self.on_update(connection, update, now),
+            LinkMessage::Rumours(rumours) => self.on_rumours(connection, &rumours, now),
             LinkMessage::Bye(bye) => self.close(connection, &format!("the peer says: {}", bye.detail), true),
         }
     }
@@ -371,6 +386,7 @@ impl Mesh {
     pub fn handle_timeout(&mut self, now: Now) {
         self.end_overdue_links(now);
         self.forget_ended(now);
+        self.changed |= self.directory.end_rumours(now.mono);
         if now.mono >= self.next_sweep {
             self.next_sweep = now.mono + SWEEP_INTERVAL;
             self.sweep();
@@ -395,6 +411,7 @@ impl Mesh {
 
     /// Does what has become due, after every input: pings, publication, pulls and dials.
     fn act(&mut self, now: Now) {
+        self.raise_doubts(now);
         self.send_pings(now);
         if let Some(sequence) = self.own.take_due(now) {
             self.effects.push_back(Effect::Persist(MeshRecord::OwnSequence(sequence)));
@@ -425,7 +442,9 @@ impl Mesh {
                 }
                 Overdue::Silence => {
                     self.close(connection, "it was silent for three pings", false);
-                    self.mark_suspected(&peer);
+                    if self.mark_suspected(&peer) {
+                        self.begin_rumour(&peer, now);
+                    }
                 }
             }
         }
@@ -452,9 +471,16 @@ impl Mesh {
 
     /// Marks a node as one that did not answer. It ranks last and is removed by nothing but its own word or time. A node
     /// that answers on another link is none such: after a restart the old link falls silent while the new one works.
-    pub fn mark_suspected(&mut self, node: &NodeId) {
-        let answers = self.links.values().any(|link| link.is_up() && link.peer == *node);
-        self.changed |= !answers && self.directory.suspect(node, true);
+    /// Returns whether it is news.
+    pub fn mark_suspected(&mut self, node: &NodeId) -> bool {
+        let news = !self.answers(node) && self.directory.suspect(node, true);
+        self.changed |= news;
+        news
+    }
+
+    /// Whether a node is linked and answers there.
+    fn answers(&self, node: &NodeId) -> bool {
+        self.links.values().any(|link| link.is_up() && link.peer == *node && !link.is_doubted())
     }
 
     /// Marks a node as one that answers.

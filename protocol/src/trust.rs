@@ -6,12 +6,14 @@
 
 mod anchors;
 mod membership;
+pub(crate) mod memory;
 mod root;
 mod seal;
 mod status;
 
 pub use anchors::{Anchors, MembershipError, PinnedOrg, RootRefusal, VERIFIED_MEMBERSHIPS_MAX};
 pub use membership::{MEMBERSHIP_LIFETIME_MAX, Membership, Role, RoleSet};
+pub use memory::SealMemory;
 pub use root::{OrgRoot, ROOT_CHAIN_MAX, ROOT_LIFETIME_MAX, RootChain, RootError, RootKey, SignedRoot};
 pub use seal::{SealError, SealedType, Unverified, Verified, seal};
 pub use status::{Attestation, Status, Subject};

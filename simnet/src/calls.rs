@@ -82,6 +82,8 @@ enum Leg {
 /// One call, from its beginning to its outcome.
 pub(crate) struct Call {
     pub(crate) source: usize,
+    /// Whether its caller had turned on the others: nothing is promised to it.
+    pub(crate) hostile: bool,
     pub(crate) caller: usize,
     boot: u32,
     id: CallId,
@@ -246,6 +248,9 @@ impl World {
         one.answered_by = answered_by;
         self.note(|chronicle, now| chronicle.call_ended(call, verdict, answered_by, now));
         self.trace.event(now, 20, call, &[verdict as u8]);
+        if self.calls.list[call].hostile {
+            return;
+        }
         let took = now.since(self.calls.list[call].began);
         self.figures.call_ended(verdict, took);
         self.judge_call(call, again);

@@ -6,6 +6,7 @@
 
 pub mod commit;
 mod failure;
+mod figures;
 mod find;
 mod one;
 mod progress;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::library::{self, BUILT_IN};
+use crate::library;
 use crate::scenario::SCENARIO_BYTES_MAX;
 
 use find::{find, unknown};
@@ -134,6 +135,17 @@ enum Command {
         #[command(flatten)]
         shrinking: Shrinking,
     },
+    /// Measures a federation of so many nodes: the figures of docs/performance.md
+    Figures {
+        /// What to measure; all of adverts, lossy, newcomers, split and deaths when none is named
+        only: Vec<String>,
+        /// How many nodes
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// The seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Runs again what a failure's line says
     Replay {
         /// The line
@@ -203,13 +215,14 @@ fn execute(cli: &Cli) -> Result<Exit, CliError> {
         }
         Command::Soak { scenarios, seeds, from, minutes, reports, shrinking } => {
             let named: Vec<&str> = match scenarios.as_slice() {
-                [] => BUILT_IN.iter().map(|built_in| built_in.name).collect(),
+                [] => library::soaked().map(|built_in| built_in.name).collect(),
                 some => some.iter().map(String::as_str).collect(),
             };
             let sources = named.into_iter().map(find).collect::<Result<Vec<_>, _>>()?;
             let plan = soak::Plan { from: *from, seeds: *seeds, minutes: *minutes };
             soak::soak(&sources, plan, reports, shrinking, cli.json)
         }
+        Command::Figures { only, nodes, seed } => figures::figures(*nodes, *seed, only, cli.json),
         Command::Replay { line, reports } => one::replay(&line.parse()?, reports, cli.json),
         Command::List => {
             tell::list(cli.json)?;

@@ -2,6 +2,7 @@
 //! come between a record's being handed over and its being durable.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use comity_protocol::advert::Sequence;
 use comity_protocol::ids::{NodeId, OrgName};
@@ -14,7 +15,7 @@ use crate::scenario::DiskFate;
 struct Kept {
     own: Sequence,
     sequences: BTreeMap<NodeId, Sequence>,
-    adverts: BTreeMap<NodeId, Vec<u8>>,
+    adverts: BTreeMap<NodeId, Arc<[u8]>>,
     roots: BTreeMap<OrgName, Vec<u8>>,
 }
 
@@ -71,7 +72,7 @@ impl Disk {
         Restored {
             own: self.durable.own,
             sequences: self.durable.sequences.clone(),
-            adverts: self.durable.adverts.values().cloned().collect(),
+            adverts: self.durable.adverts.values().map(|bytes| bytes.to_vec()).collect(),
         }
     }
 
@@ -92,7 +93,7 @@ impl Kept {
             MeshRecord::OwnSequence(sequence) => self.own = sequence,
             MeshRecord::Advert { node, sequence, bytes } => {
                 self.sequences.insert(node, sequence);
-                self.adverts.insert(node, bytes.to_vec());
+                self.adverts.insert(node, bytes);
             }
             MeshRecord::Forget(node) => {
                 self.adverts.remove(&node);

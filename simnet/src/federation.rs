@@ -15,6 +15,7 @@ use comity_protocol::route::SiteFacts;
 use comity_protocol::testing::{TestNode, TestOrg, mesh};
 use comity_protocol::trust::Anchors;
 
+use crate::memory::SharedMemory;
 use crate::moment::START;
 use crate::scenario::{Scenario, SiteId, Tool};
 
@@ -38,6 +39,9 @@ pub(crate) struct Federation {
     pub(crate) orgs: Vec<TestOrg>,
     pub(crate) members: Vec<Member>,
     by_id: BTreeMap<NodeId, usize>,
+    /// For each org, by place, which orgs it has pinned.
+    pins: Vec<Vec<bool>>,
+    memory: Arc<SharedMemory>,
 }
 
 impl Federation {
@@ -56,7 +60,11 @@ impl Federation {
             }
         }
         let by_id = members.iter().enumerate().map(|(at, member)| (member.node.id, at)).collect();
-        Self { scenario: scenario.clone(), orgs, members, by_id }
+        let pinned = |org: &crate::scenario::Org| {
+            scenario.orgs.iter().map(|other| org.pins.contains(&other.name)).collect()
+        };
+        let pins = scenario.orgs.iter().map(pinned).collect();
+        Self { scenario: scenario.clone(), orgs, members, by_id, pins, memory: Arc::default() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -83,9 +91,14 @@ impl Federation {
         self.pins(one, other) && self.pins(other, one)
     }
 
+    /// Whether every org has pinned every other.
+    pub(crate) fn all_pin_all(&self) -> bool {
+        self.pins.iter().flatten().all(|pinned| *pinned)
+    }
+
     /// Whether an org has pinned another, both by place.
     pub(crate) fn pins(&self, reader: usize, org: usize) -> bool {
-        self.scenario.orgs[reader].pins.contains(&self.scenario.orgs[org].name)
+        self.pins[reader][org]
     }
 
     pub(crate) fn identity(&self, at: usize) -> Identity {
@@ -107,9 +120,9 @@ impl Federation {
 
     pub(crate) fn anchors(&self, at: usize) -> Anchors {
         let mut anchors = Anchors::new(mesh());
+        anchors.share(self.memory.clone());
         let me = self.org_of(at);
-        for (other, org) in self.orgs.iter().enumerate().filter(|(other, _)| self.pins(me, *other)) {
-            debug_assert!(self.pins(me, other), "only pinned orgs come here");
+        for (_, org) in self.orgs.iter().enumerate().filter(|(other, _)| self.pins(me, *other)) {
             if let Some(pin) = org.chain.pin() {
                 anchors.pin(org.name.clone(), pin);
             }

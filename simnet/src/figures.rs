@@ -7,7 +7,9 @@ use std::time::Duration;
 use comity_protocol::mesh::Sizes;
 use serde::Serialize;
 
+use crate::moment::Moment;
 use crate::scenario::Verdict;
+use crate::world::Death;
 
 /// Most samples of one figure that are kept; beyond them every further one is left out.
 const SAMPLES_MAX: usize = 4_000_000;
@@ -16,12 +18,22 @@ const SAMPLES_MAX: usize = 4_000_000;
 #[derive(Default)]
 pub(crate) struct Figures {
     pub(crate) link_frames: u64,
+    pub(crate) by_number: BTreeMap<u8, u64>,
     pub(crate) gossip_frames: u64,
     pub(crate) adverts_published: u64,
     pub(crate) adverts_refused: u64,
     pub(crate) peers_refused: u64,
     pub(crate) equivocations_seen: u64,
     pub(crate) bytes_when_healed: u64,
+    pub(crate) talk_when_healed: u64,
+    pub(crate) refusals: BTreeMap<&'static str, u64>,
+    /// Newcomers that do not know all yet, and since when.
+    pub(crate) newcomers: BTreeMap<usize, Moment>,
+    /// Nodes that are dead, where that is timed.
+    pub(crate) deaths: Vec<Death>,
+    newcomer_ms: Vec<u32>,
+    death_ms: Vec<u32>,
+    to_dead_ms: Vec<u32>,
     spread_ms: Vec<u32>,
     call_ms: Vec<u32>,
     outcomes: BTreeMap<Verdict, u64>,
@@ -41,6 +53,14 @@ pub struct Summary {
     pub healed_ms: Option<u64>,
     /// How long an advert that was published after all had converged took to one node.
     pub advert_spread_ms: Option<Percentiles>,
+    /// How long after the last fault all knew the same, whether or not somebody was still held dead.
+    pub merged_ms: Option<u64>,
+    /// How long a node that started into a federation at work took to know all.
+    pub newcomer_ms: Option<Percentiles>,
+    /// How long a node's silent death took to be known to one other.
+    pub death_ms: Option<Percentiles>,
+    /// How long after a node's silent death calls still went to it first.
+    pub to_dead_ms: Option<Percentiles>,
     /// How long answered calls took.
     pub call_ms: Option<Percentiles>,
     /// What became of calls.
@@ -49,12 +69,16 @@ pub struct Summary {
     pub quiet_bytes_per_node_s: Option<u64>,
     /// Frames on links.
     pub link_frames: u64,
+    /// The same by the number of the message in docs/protocol.md.
+    pub link_frames_by_number: BTreeMap<u8, u64>,
     /// Gossip messages over one hop.
     pub gossip_frames: u64,
     /// Adverts published.
     pub adverts_published: u64,
     /// Adverts refused, whose senders should not have sent them.
     pub adverts_refused: u64,
+    /// The same by reason.
+    pub refusals: BTreeMap<&'static str, u64>,
     /// Peers refused, by either side.
     pub peers_refused: u64,
     /// How often a node noticed that another had signed two adverts with one sequence.
@@ -75,8 +99,26 @@ pub struct Percentiles {
 }
 
 impl Figures {
+    /// Link messages that are neither ping nor pong.
+    pub(crate) fn talk(&self) -> u64 {
+        let pings: u64 = [3, 4].iter().filter_map(|number| self.by_number.get(number)).sum();
+        self.link_frames - pings
+    }
+
     pub(crate) fn spread(&mut self, took: Duration) {
         push(&mut self.spread_ms, took);
+    }
+
+    pub(crate) fn newcomer(&mut self, took: Duration) {
+        push(&mut self.newcomer_ms, took);
+    }
+
+    pub(crate) fn death_noticed(&mut self, took: Duration) {
+        push(&mut self.death_ms, took);
+    }
+
+    pub(crate) fn routed_to_dead(&mut self, took: Duration) {
+        push(&mut self.to_dead_ms, took);
     }
 
     pub(crate) fn call_ended(&mut self, verdict: Verdict, took: Duration) {
@@ -98,9 +140,14 @@ impl Figures {
     pub(crate) fn summary(&self) -> Summary {
         Summary {
             advert_spread_ms: percentiles(&self.spread_ms),
+            newcomer_ms: percentiles(&self.newcomer_ms),
+            death_ms: percentiles(&self.death_ms),
+            to_dead_ms: percentiles(&self.to_dead_ms),
+            refusals: self.refusals.clone(),
             call_ms: percentiles(&self.call_ms),
             calls: self.outcomes.iter().map(|(verdict, count)| (verdict.word(), *count)).collect(),
             link_frames: self.link_frames,
+            link_frames_by_number: self.by_number.clone(),
             gossip_frames: self.gossip_frames,
             adverts_published: self.adverts_published,
             adverts_refused: self.adverts_refused,

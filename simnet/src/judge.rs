@@ -9,9 +9,11 @@
 mod calls;
 mod convergence;
 mod directories;
+mod model;
 
 use core::fmt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use comity_protocol::advert::Sequence;
 use comity_protocol::ids::{NodeId, ObjectDigest};
@@ -31,6 +33,10 @@ pub enum Invariant {
     ForgedAdvert,
     /// No advert is believed that claims a place beyond its membership.
     FalseLocation,
+    /// No advert is taken that has ended.
+    Ended,
+    /// A directory is what the plain model says it is.
+    Directory,
     /// No `(epoch, seq)` goes back, over a restart either where the disk was kept.
     SequenceBack,
     /// No honest node signs two adverts with one sequence.
@@ -45,6 +51,10 @@ pub enum Invariant {
     StaysConverged,
     /// Once faults stop, no node that lives and can be reached is held dead, within the scenario's time.
     Suspected,
+    /// A federation that has healed is quiet: besides pings its links carry next to nothing.
+    Quiet,
+    /// The router overlooks nobody of whom the caller knows that it offers the tool.
+    WholeRoute,
     /// The router takes those whom the law allows, and rejects by law only others.
     LawfulRoute,
     /// No request is given to a node that may not run it.
@@ -93,15 +103,25 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Most replaced adverts that are kept for hostile nodes to send again.
+const PAST_MAX: usize = 4096;
+
+/// The newest advert that a node has signed: its sequence, its digest, its bytes and when it went out.
+type Newest = (Sequence, ObjectDigest, Arc<[u8]>, Moment);
+
 /// What was truly signed.
 #[derive(Default)]
 struct Ledger {
     /// Every advert that is no forgery.
     genuine: BTreeSet<ObjectDigest>,
     /// The newest advert of each node, and when it went out.
-    newest: BTreeMap<usize, (Sequence, ObjectDigest, Moment)>,
+    newest: BTreeMap<usize, Newest>,
     /// What each honest node has signed under each sequence.
     signed: BTreeMap<(usize, Sequence), ObjectDigest>,
+    /// Adverts that newer ones have replaced, at most [`PAST_MAX`].
+    past: Vec<Arc<[u8]>>,
+    /// What each genuine advert of an honest node says, in plain values.
+    truths: BTreeMap<ObjectDigest, model::Truth>,
 }
 
 /// Looks at every step of a run.
@@ -110,8 +130,12 @@ pub(crate) struct Judge {
     ledger: Ledger,
     /// The highest sequence that each node has seen of every other since its disk was last lost.
     highest: Vec<BTreeMap<NodeId, Sequence>>,
+    /// What each node should know by the plain model.
+    models: Vec<model::Known>,
     /// When the federation had converged for the first time.
     pub(crate) converged: Option<Moment>,
+    /// When all knew the same after the last fault, whether or not somebody was still held dead.
+    pub(crate) merged: Option<Moment>,
     /// When it had healed after the last fault.
     pub(crate) healed: Option<Moment>,
     /// Since when it is not converged, once it was healed.
@@ -126,7 +150,9 @@ impl Judge {
             violations: Vec::new(),
             ledger: Ledger::default(),
             highest: vec![BTreeMap::new(); nodes],
+            models: vec![model::Known::default(); nodes],
             converged: None,
+            merged: None,
             healed: None,
             differs_since: None,
             wanted: None,
@@ -161,6 +187,16 @@ impl Judge {
         self.healed.filter(|at| !gave_up(*at))
     }
 
+    /// The newest advert that a node has signed, and when.
+    pub(crate) fn newest_of(&self, node: usize) -> Option<(Sequence, Moment)> {
+        self.ledger.newest.get(&node).map(|(sequence, .., at)| (*sequence, *at))
+    }
+
+    /// Adverts that newer ones have replaced.
+    pub(crate) fn past_adverts(&self) -> &[Arc<[u8]>] {
+        &self.ledger.past
+    }
+
     /// A hostile node has signed an advert that is no forgery.
     pub(crate) fn signed(&mut self, _node: usize, digest: ObjectDigest) {
         self.ledger.genuine.insert(digest);
@@ -173,6 +209,7 @@ impl Judge {
 
     /// A node goes down.
     pub(crate) fn stopped(&mut self, node: usize) {
+        self.models[node] = model::Known::default();
         self.highest[node].clear();
     }
 }

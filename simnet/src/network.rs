@@ -78,6 +78,11 @@ impl Network {
         })
     }
 
+    /// Whether anybody is cut off from anybody.
+    pub(crate) fn has_cuts(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
     pub(crate) fn cut(&mut self, id: FaultId, inside: Vec<bool>, outside: Vec<bool>, direction: Direction) {
         self.cuts.insert(id, Cut { inside, outside, direction });
     }

@@ -9,6 +9,7 @@ use crate::chronicle::Chronicle;
 use crate::federation::NODES_MAX;
 use crate::figures::Summary;
 use crate::judge::Violation;
+use crate::sabotage::Sabotage;
 use crate::scenario::Scenario;
 use crate::world::World;
 
@@ -96,6 +97,17 @@ pub fn run_recorded(
     Ok((report(source, seed, commit, &world), chronicle))
 }
 
+/// A run in which honest nodes break a rule, for tests of the judge. See [`Sabotage`].
+///
+/// # Errors
+/// [`RunError`].
+pub fn run_sabotaged(source: &Source, seed: u64, sabotage: Sabotage) -> Result<Report, RunError> {
+    let mut world = world(source, seed)?;
+    world.sabotage = Some(sabotage);
+    world.run(|_| ());
+    Ok(report(source, seed, "sabotaged", &world))
+}
+
 fn world(source: &Source, seed: u64) -> Result<World, RunError> {
     let nodes = source.scenario.nodes_max();
     if nodes > NODES_MAX {
@@ -135,6 +147,7 @@ fn summary(world: &World) -> Summary {
         events: world.trace.events(),
         converged_ms: world.judge.converged.map(crate::moment::Moment::as_millis),
         healed_ms: world.judge.truly_healed().map(|healed| healed.as_millis().saturating_sub(faults_end)),
+        merged_ms: world.judge.merged.map(|merged| merged.as_millis().saturating_sub(faults_end)),
         quiet_bytes_per_node_s: quiet_bytes,
         ..world.figures.summary()
     }

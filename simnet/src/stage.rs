@@ -201,7 +201,9 @@ impl Stage {
             Change::Start { node } => return Happening::Start { node },
             Change::Leave { node } => return Happening::Leave { node },
             Change::Clock { node, by_ms } => self.skew_ms[node] += by_ms,
-            Change::Turn { .. } => unreachable!("`Stage::new` takes no scenario with hostile nodes"),
+            Change::Turn { .. } | Change::Move { .. } => {
+                unreachable!("`Stage::new` takes no scenario with hostile nodes or new addresses")
+            }
         }
         Happening::Network
     }
@@ -273,6 +275,7 @@ const fn machines_only(kind: &FaultKind) -> Option<&'static str> {
     match kind {
         FaultKind::Byzantine { .. } => Some("byzantine"),
         FaultKind::Chaos { .. } => Some("chaos"),
+        FaultKind::NewAddress { .. } => Some("new_address"),
         FaultKind::ClockJump { .. } => Some("clock_jump"),
         _ => None,
     }

@@ -12,6 +12,7 @@ mod effects;
 mod faults;
 mod gossip;
 mod hostile;
+mod measure;
 mod node;
 mod notes;
 mod pulls;
@@ -35,11 +36,14 @@ use crate::figures::Figures;
 use crate::judge::{Invariant, Judge};
 use crate::moment::Moment;
 use crate::network::Network;
+use crate::sabotage::Sabotage;
 use crate::scenario::Scenario;
 use crate::stage::{Drawn, draw};
 use crate::trace::Trace;
 
 pub(crate) use faults::{Change, Step, plan};
+pub(crate) use gossip::Control;
+pub(crate) use measure::Death;
 pub(crate) use node::{Node, Opening};
 pub(crate) use wires::{Lane, Side, Wire};
 
@@ -48,6 +52,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often every node's whole directory is held against the invariants, besides what has just changed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// In a federation of at most so many nodes all directories are swept at once.
+const SWEPT_NODES_MAX: usize = 200;
 
 /// How long the shell holds back a stream of a peer that is accepted and not yet admitted, before it looks again.
 pub(crate) const HOLD_BACK: Duration = Duration::from_millis(5);
@@ -62,6 +69,8 @@ pub(crate) enum Event {
     Synced { node: usize, boot: u32 },
     /// A dial has come to an end.
     Dialled { node: usize, boot: u32, target: DialTarget },
+    /// The first packet of a dial is sent again.
+    DialAgain { node: usize, boot: u32, target: DialTarget, resent: usize },
     /// A dial has failed.
     DialFailed { node: usize, boot: u32, target: DialTarget },
     /// The listener hears of a connection.
@@ -70,6 +79,10 @@ pub(crate) enum Event {
     Frame { connection: ConnectionId, to: Side, bytes: Vec<u8> },
     /// A gossip message arrives.
     Gossip { connection: ConnectionId, to: Side, bytes: Arc<[u8]> },
+    /// Something that gossip's peers tell each other arrives.
+    Control { connection: ConnectionId, to: Side, control: Control },
+    /// A node's gossip looks after itself.
+    Heartbeat { node: usize, boot: u32 },
     /// A request for blobs arrives.
     Pull { connection: ConnectionId, to: Side, id: FetchId, digests: Vec<BlobDigest> },
     /// Blobs arrive.
@@ -138,6 +151,8 @@ pub(crate) struct World {
     pub(crate) figures: Figures,
     pub(crate) trace: Trace,
     pub(crate) rng: Rng,
+    /// What is missing from the rules that honest nodes keep, in a test of the judge.
+    pub(crate) sabotage: Option<Sabotage>,
     /// What happened, when somebody wants to see it.
     pub(crate) chronicle: Option<Box<Chronicle>>,
 }
@@ -166,6 +181,7 @@ impl World {
             figures: Figures::default(),
             trace: Trace::default(),
             rng,
+            sabotage: None,
             chronicle: None,
         };
         world.schedule_beginning(starts);
@@ -239,6 +255,11 @@ impl World {
             Event::Timer { node, boot } => self.on_timer(node, boot),
             Event::Synced { node, boot } => self.on_synced(node, boot),
             Event::Dialled { node, boot, target } => self.on_dialled(node, boot, target),
+            Event::DialAgain { node, boot, target, resent } => {
+                self.on_dial_again(node, boot, target, resent);
+            }
+            Event::Control { connection, to, control } => self.on_control(connection, to, control),
+            Event::Heartbeat { node, boot } => self.on_heartbeat(node, boot),
             Event::DialFailed { node, boot, target } => self.on_dial_failed(node, boot, &target),
             Event::Accepted(connection) => self.on_accepted(connection),
             Event::Frame { connection, to, bytes } => self.on_frame(connection, to, &bytes),
@@ -269,7 +290,7 @@ impl World {
 
     /// Feeds a node's machine, carries out what it wants and lets the judge look. `None` when the node is down.
     pub(crate) fn feed<R>(&mut self, node: usize, feed: impl FnOnce(&mut Mesh, Now) -> R) -> Option<R> {
-        let now = self.local(node);
+        let now = self.told_time(self.local(node));
         let result = feed(self.nodes[node].mesh.as_mut()?, now);
         self.drain(node);
         self.judge_step(node);
@@ -308,8 +329,12 @@ impl World {
     }
 
     fn on_sweep(&mut self) {
+        let second = usize::try_from(self.now.as_millis() / 1000).unwrap_or(0);
         for node in 0..self.nodes.len() {
-            self.judge_directory(node);
+            // In a large federation the whole of each directory is looked at once a minute, each second a part of them.
+            if self.nodes.len() <= SWEPT_NODES_MAX || (node + second).is_multiple_of(60) {
+                self.judge_directory(node);
+            }
             if let Some(mesh) = &self.nodes[node].mesh {
                 self.figures.see(&mesh.sizes(), mesh.links().count());
             }

@@ -69,7 +69,7 @@ fn mixed_seeds_keep_every_invariant() {
     let reports = all_well("mixed", 1..=16);
     let sizes: std::collections::BTreeSet<usize> =
         reports.iter().map(|report| report.figures.nodes).collect();
-    assert!(sizes.len() > 8 && sizes.iter().all(|size| (5..=40).contains(size)), "{sizes:?}");
+    assert!(sizes.len() > 8 && sizes.iter().all(|size| (5..=60).contains(size)), "{sizes:?}");
     let figures = reports.iter().map(|report| &report.figures);
     let answered: u64 = figures.clone().filter_map(|figures| figures.calls.get("answered")).sum();
     let refused: u64 = figures.map(|figures| figures.adverts_refused).sum();
@@ -114,7 +114,7 @@ fn what_is_noted_of_a_run_does_not_change_it() {
     let ended = chronicle.calls().filter(|call| call.outcome.is_some()).count() as u64;
     assert_eq!(ended, plain.figures.calls.values().sum::<u64>());
     let kinds: std::collections::BTreeSet<_> = chronicle.faults.iter().map(|fault| fault.kind).collect();
-    assert!(kinds.len() > 3, "{kinds:?}");
+    assert!(kinds.len() > 2, "{kinds:?}");
     let ended = chronicle.faults.iter().filter(|fault| fault.end.is_some()).count();
     assert_eq!(ended, chronicle.faults.len(), "every fault of this scenario ends");
     assert!(chronicle.messages.kept().count() > 1000 && chronicle.omitted().messages > 0);

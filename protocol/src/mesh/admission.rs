@@ -102,11 +102,15 @@ impl Mesh {
         }
         self.send_welcome(connection);
         self.overlay.admitted(peer);
-        self.mark_alive(&peer);
+        if self.directory.suspects().contains(&peer) {
+            self.mark_alive(&peer);
+            self.tell_of_rumour(connection, &peer);
+        }
         if first {
             self.event(MeshEvent::PeerUp { peer, org });
         }
         self.send_limited_adverts(connection);
+        self.open_exchange(connection);
     }
 
     fn send_welcome(&mut self, connection: ConnectionId) {

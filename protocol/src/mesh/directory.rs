@@ -11,7 +11,8 @@ use std::time::Duration;
 use crate::advert::{Advert, AdvertError, Sequence, TrustedAdvert};
 use crate::ids::{NodeId, ObjectDigest, OrgName};
 use crate::time::{Mono, Now, Wall};
-use crate::trust::{Anchors, Unverified};
+use crate::trust::Anchors;
+use crate::trust::memory::Seal;
 
 /// Most nodes in the directory. When full, adverts of unknown nodes are refused and those of known ones still taken.
 pub const DIRECTORY_MAX: usize = 8192;
@@ -35,6 +36,8 @@ pub struct Entry {
     pub equivocated: bool,
     /// Whether it last failed to answer; it ranks last until it is heard again.
     pub suspected: bool,
+    /// Until when that rests on others' word alone; `None` when this node has tried in vain itself.
+    rumoured: Option<Mono>,
     window: (Mono, u32),
 }
 
@@ -93,6 +96,10 @@ pub struct Directory {
     entries: BTreeMap<NodeId, Entry>,
     ends: BTreeSet<(Wall, NodeId)>,
     sequences: BTreeMap<NodeId, Sequence>,
+    /// The nodes whose entry is marked as suspected.
+    suspects: BTreeSet<NodeId>,
+    /// When each rumour ends.
+    rumours: BTreeSet<(Mono, NodeId)>,
 }
 
 impl Directory {
@@ -136,18 +143,23 @@ impl Directory {
     ///
     /// # Errors
     /// [`AdvertError`]; the directory is unchanged.
-    pub fn insert(&mut self, bytes: &[u8], anchors: &mut Anchors, now: Now) -> Result<Taken, AdvertError> {
-        let unverified = Unverified::<Advert>::decode(bytes)?;
-        let (node, sequence) = (unverified.claimed().node, unverified.claimed().sequence());
-        let version = Version::of(sequence, ObjectDigest::of(bytes));
-        let taken = match self.compare(node, version)? {
-            Taken::Known => return Ok(Taken::Known),
+    pub fn insert(
+        &mut self,
+        bytes: &[u8],
+        anchors: &mut Anchors,
+        now: Now,
+    ) -> Result<(NodeId, Taken), AdvertError> {
+        let digest = ObjectDigest::of(bytes);
+        let seal = Seal::<Advert>::read(bytes, digest, anchors.memory())?;
+        let (node, sequence) = (seal.claimed().node, seal.claimed().sequence());
+        let taken = match self.compare(node, Version::of(sequence, digest))? {
+            Taken::Known => return Ok((node, Taken::Known)),
             news => news,
         };
         let window = self.admit_to_window(node, now.mono)?;
-        let trusted = TrustedAdvert::verify(bytes, anchors, now.wall)?;
+        let trusted = TrustedAdvert::check(seal, anchors, now.wall)?;
         self.put(trusted, window, taken == Taken::Contradicts);
-        Ok(taken)
+        Ok((node, taken))
     }
 
     /// Whether an advert of this version would be news.
@@ -182,11 +194,12 @@ impl Directory {
         let before = self.entries.remove(&node);
         if let Some(before) = &before {
             self.ends.remove(&(before.trusted.expires(), node));
+            self.clear_suspicion(before);
         }
         self.ends.insert((trusted.expires(), node));
         self.remember_sequence(node, trusted.advert.sequence());
         let equivocated = contradicts || before.is_some_and(|before| before.equivocated);
-        self.entries.insert(node, Entry { trusted, equivocated, suspected: false, window });
+        self.entries.insert(node, Entry { trusted, equivocated, suspected: false, rumoured: None, window });
     }
 
     fn remember_sequence(&mut self, node: NodeId, sequence: Sequence) {
@@ -199,12 +212,56 @@ impl Directory {
         self.sequences.insert(node, sequence);
     }
 
-    /// Marks `node` as one that did not answer, or that does. Returns whether that is news.
+    /// Marks `node` as one that did not answer this node, or that does. Returns whether that is news.
     pub fn suspect(&mut self, node: &NodeId, suspected: bool) -> bool {
+        self.mark(node, suspected, None)
+    }
+
+    /// Marks `node` as one that others say does not answer, until `end`. Returns whether that is news.
+    pub fn suspect_by_rumour(&mut self, node: &NodeId, end: Mono) -> bool {
+        !self.suspects.contains(node) && self.mark(node, true, Some(end))
+    }
+
+    fn mark(&mut self, node: &NodeId, suspected: bool, rumoured: Option<Mono>) -> bool {
         let Some(entry) = self.entries.get_mut(node) else { return false };
         let news = entry.suspected != suspected;
+        let before = core::mem::replace(&mut entry.rumoured, rumoured);
         entry.suspected = suspected;
+        self.rumours.extend(rumoured.map(|end| (end, *node)));
+        if before != rumoured {
+            before.map(|end| self.rumours.remove(&(end, *node)));
+        }
+        if suspected {
+            self.suspects.insert(*node);
+        } else {
+            self.suspects.remove(node);
+        }
         news
+    }
+
+    /// Believes the rumours no more that nobody has renewed. Returns whether there were any.
+    pub fn end_rumours(&mut self, now: Mono) -> bool {
+        let mut ended = false;
+        while let Some((_, node)) = self.rumours.first().copied().filter(|(end, _)| *end <= now) {
+            ended |= self.mark(&node, false, None);
+        }
+        ended
+    }
+
+    /// Whether `node` is held dead because this node has tried in vain itself.
+    pub fn is_known_dead(&self, node: &NodeId) -> bool {
+        self.entries.get(node).is_some_and(|entry| entry.suspected && entry.rumoured.is_none())
+    }
+
+    fn clear_suspicion(&mut self, entry: &Entry) {
+        let node = entry.advert().node;
+        self.suspects.remove(&node);
+        entry.rumoured.map(|end| self.rumours.remove(&(end, node)));
+    }
+
+    /// The nodes that are held dead, in the order of their ids.
+    pub const fn suspects(&self) -> &BTreeSet<NodeId> {
+        &self.suspects
     }
 
     /// When the next advert ends.
@@ -219,6 +276,7 @@ impl Directory {
             self.ends.remove(&(end, node));
             ended.extend(self.entries.remove(&node));
         }
+        ended.iter().for_each(|entry| self.clear_suspicion(entry));
         ended
     }
 
@@ -229,6 +287,7 @@ impl Directory {
         let removed: Vec<_> = nodes.iter().filter_map(|node| self.entries.remove(node)).collect();
         for entry in &removed {
             self.ends.remove(&(entry.trusted.expires(), entry.advert().node));
+            self.clear_suspicion(entry);
         }
         removed
     }
@@ -260,7 +319,8 @@ mod tests {
         let mut directory = Directory::default();
         let mut insert = |seq, now| {
             let advert = node.advert(seq, START.wall);
-            directory.insert(advert.bytes(), &mut anchors, now).map_err(|error| error.code())
+            let outcome = directory.insert(advert.bytes(), &mut anchors, now);
+            outcome.map(|(_, taken)| taken).map_err(|error| error.code())
         };
         assert_eq!(insert(5, START), Ok(Taken::Newer));
         assert_eq!(insert(5, START), Ok(Taken::Known));
@@ -297,7 +357,26 @@ mod tests {
         }
         let next = node.advert(99, START.wall);
         assert_eq!(directory.insert(next.bytes(), &mut anchors, START).unwrap_err().code(), "too_often");
-        assert_eq!(directory.insert(next.bytes(), &mut anchors, later(RATE_WINDOW)), Ok(Taken::Newer));
+        assert_eq!(
+            directory.insert(next.bytes(), &mut anchors, later(RATE_WINDOW)),
+            Ok((node.id, Taken::Newer))
+        );
+    }
+
+    #[test]
+    fn a_rumour_ends_by_itself_and_what_was_tried_in_vain_does_not() {
+        let (mut anchors, _, node) = setup();
+        let mut directory = Directory::default();
+        directory.insert(node.advert(1, START.wall).bytes(), &mut anchors, START).unwrap();
+        let soon = START.mono + Duration::from_secs(30);
+        assert!(directory.suspect_by_rumour(&node.id, soon) && !directory.is_known_dead(&node.id));
+        assert!(!directory.suspect_by_rumour(&node.id, soon), "it is no news twice");
+        assert!(!directory.end_rumours(START.mono) && directory.suspects().len() == 1);
+        assert!(directory.end_rumours(soon) && directory.suspects().is_empty());
+        assert!(directory.suspect_by_rumour(&node.id, soon) && !directory.suspect(&node.id, true));
+        assert!(!directory.end_rumours(soon) && directory.is_known_dead(&node.id));
+        directory.insert(node.advert(2, START.wall).bytes(), &mut anchors, START).unwrap();
+        assert!(directory.suspects().is_empty(), "its own word clears it");
     }
 
     #[test]

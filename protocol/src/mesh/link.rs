@@ -4,7 +4,9 @@
 //! checks that, opens everything and says welcome; on that the listener opens everything too. Either may refuse instead.
 //! In this order neither side opens a stream that the other would still turn away.
 //!
-//! Afterwards silence is what counts: nothing in libp2p closes a connection whose pings fail, so this does.
+//! Afterwards silence is what counts: nothing in libp2p closes a connection whose pings fail, so this does. One exchange of
+//! ping and pong serves both sides, which take turns. Long before silence closes a connection it raises a doubt: two
+//! pings in a row, each unanswered for as long as answers have been taking (RFC 6298), make the peer a suspect.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use crate::time::{Mono, Wall};
 use crate::trust::RoleSet;
 
 use super::ConnectionId;
+use super::overlay::UNDECIDED;
 use super::wire::Want;
 
 /// How long a peer may take from connecting to being admitted.
@@ -28,11 +31,26 @@ pub const IDLE_PING: Duration = Duration::from_secs(5);
 /// How many intervals of silence end a connection.
 const SILENT_PINGS: u32 = 3;
 
+/// How many unanswered pings in a row make a neighbour a suspect.
+const DOUBTS_MAX: u8 = 2;
+
 /// How long a link that nobody needs as a neighbour's is kept; the side that listened waits twice as long, so that the
 /// dialler, which knows best why it came, usually closes it.
 pub const SPARE_LINK_LIFE: Duration = Duration::from_secs(20);
 
-/// The least time between two exchanges of anti-entropy that one side begins on one link.
+/// How much later than its turn the side that pinged last pings again, should the other let its own turn pass.
+const TURN_PASSED: Duration = Duration::from_millis(500);
+
+/// The least and the most time that an answer to a ping is waited for before the peer is doubted.
+const ANSWER_MIN: Duration = Duration::from_millis(200);
+/// See [`ANSWER_MIN`]. On a line on which answers may take longer, only lasting silence counts: it loses packets, and to doubt
+/// everybody behind it would help nobody.
+const ANSWER_MAX: Duration = Duration::from_millis(750);
+
+/// How much longer than usual an answer may always take: a busy machine, a delayed acknowledgement.
+const ANSWER_SLACK: Duration = Duration::from_millis(50);
+
+/// The least time between two exchanges of anti-entropy that one side begins on one link, when the last taught nothing.
 pub const RECONCILE_GAP: Duration = Duration::from_secs(2);
 
 /// How far a link has come.
@@ -84,6 +102,21 @@ pub struct Link {
     next_ping: Mono,
     ping: Option<(u32, Mono)>,
     pings: u32,
+    /// How round trips vary, with [`Self::rtt`] smoothed: RFC 6298's RTTVAR and SRTT.
+    variation: Duration,
+    smoothed: Option<Duration>,
+    /// Until when the last ping is answered, or the peer doubted.
+    answer_due: Option<Mono>,
+    doubts: u8,
+}
+
+/// What an unanswered ping comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// The first: ask again at once.
+    Again,
+    /// The second: hold the peer dead until it is heard.
+    Suspect,
 }
 
 /// Why a link ends by itself.
@@ -123,6 +156,10 @@ impl Link {
             next_ping: now,
             ping: None,
             pings: 0,
+            variation: Duration::ZERO,
+            smoothed: None,
+            answer_due: None,
+            doubts: 0,
         }
     }
 
@@ -136,6 +173,11 @@ impl Link {
         self.is_up() && self.ours != Want::No && self.theirs != Want::No
     }
 
+    /// Whether it is so young that it may become a neighbour's yet.
+    pub fn is_undecided(&self, now: Mono) -> bool {
+        !self.is_neighbour() && self.phase != Phase::Closed && now.since(self.opened) < UNDECIDED
+    }
+
     /// Both have admitted each other: begins pinging at once, so that directories are compared at once.
     pub fn go_up(&mut self, now: Mono) {
         self.phase = Phase::Up;
@@ -144,8 +186,52 @@ impl Link {
     }
 
     /// Something came from the peer.
-    pub fn heard(&mut self, now: Mono) {
+    /// Returns whether it was held dead until then.
+    pub fn heard(&mut self, now: Mono) -> bool {
         self.last_heard = now;
+        self.answer_due = None;
+        core::mem::take(&mut self.doubts) >= DOUBTS_MAX
+    }
+
+    /// The peer has pinged: both sides know now that the other is there, so our own ping waits for our turn.
+    pub fn pinged(&mut self, now: Mono) {
+        self.next_ping = self.next_ping.max(now + self.interval());
+    }
+
+    /// What the silence after a ping comes to, once that has lasted.
+    pub fn take_doubt(&mut self, now: Mono) -> Option<Doubt> {
+        self.answer_due.take_if(|due| now >= *due)?;
+        self.doubts += 1;
+        if self.doubts >= DOUBTS_MAX {
+            return Some(Doubt::Suspect);
+        }
+        self.next_ping = now;
+        Some(Doubt::Again)
+    }
+
+    /// Whether the peer is held dead on this link until it is heard again.
+    pub const fn is_doubted(&self) -> bool {
+        self.doubts >= DOUBTS_MAX
+    }
+
+    /// How long an answer is waited for (RFC 6298); `None` while that is not known, or on a line that is not steady.
+    fn answer_wait(&self) -> Option<Duration> {
+        let wait = self.smoothed? + self.variation * 4 + ANSWER_SLACK;
+        (wait <= ANSWER_MAX).then_some(wait.max(ANSWER_MIN))
+    }
+
+    fn time_answer(&mut self, took: Duration) {
+        (self.smoothed, self.variation) = match self.smoothed {
+            None => (Some(took), took / 2),
+            Some(smoothed) => {
+                // It rises as in the RFC and falls more slowly: what has been lost once will be lost again.
+                let (variation, by) = (self.variation, smoothed.abs_diff(took));
+                let fall = if by > variation { 4 } else { 32 };
+                let variation = variation * (fall - 1) / fall + by / fall;
+                (Some(smoothed * 7 / 8 + took / 8), variation)
+            }
+        };
+        self.rtt = Some(took);
     }
 
     /// A call or a pull ran over the connection just now, so that it is not spare yet.
@@ -170,14 +256,17 @@ impl Link {
         }
         self.pings = self.pings.wrapping_add(1);
         self.ping = Some((self.pings, now));
-        self.next_ping = now + self.interval();
+        self.next_ping = now + self.interval() + TURN_PASSED;
+        if self.is_neighbour() && !self.is_doubted() {
+            self.answer_due = self.answer_wait().map(|wait| now + wait);
+        }
         Some(self.pings)
     }
 
     /// The answer to a ping came.
     pub fn pong(&mut self, nonce: u32, now: Mono) {
         if let Some((_, sent)) = self.ping.take_if(|(sent_nonce, _)| *sent_nonce == nonce) {
-            self.rtt = Some(now.since(sent));
+            self.time_answer(now.since(sent));
         }
     }
 
@@ -215,6 +304,7 @@ impl Link {
             Phase::Hello | Phase::Welcome => Some(self.opened + ADMISSION_TIMEOUT),
             Phase::Up => {
                 let soonest = self.next_ping.min(self.silence_end());
+                let soonest = self.answer_due.map_or(soonest, |due| due.min(soonest));
                 Some(self.spare_end().map_or(soonest, |end| end.min(soonest)))
             }
         }
@@ -294,6 +384,46 @@ mod tests {
         assert_eq!(link.rtt, None);
         link.pong(nonce, at(40));
         assert_eq!(link.rtt, Some(Duration::from_millis(40)));
-        assert_eq!(link.take_ping(at(1000)), Some(nonce + 1));
+        assert_eq!(link.take_ping(at(1499)), None);
+        assert_eq!(link.take_ping(at(1500)), Some(nonce + 1));
+    }
+
+    #[test]
+    fn who_was_pinged_waits_for_its_own_turn() {
+        let mut link = up(true);
+        link.take_ping(at(0)).unwrap();
+        link.pinged(at(1000));
+        assert_eq!(link.take_ping(at(1999)), None);
+        assert!(link.take_ping(at(2000)).is_some());
+    }
+
+    #[test]
+    fn two_pings_unanswered_for_as_long_as_answers_take_make_a_suspect_and_any_sound_clears_it() {
+        let mut link = up(true);
+        for start in [0, 2000, 4000, 6000, 8000, 10_000] {
+            let nonce = link.take_ping(at(start)).unwrap();
+            link.heard(at(start + 100));
+            link.pong(nonce, at(start + 100));
+        }
+        link.take_ping(at(12_000)).unwrap();
+        assert_eq!(link.take_doubt(at(12_190)), None);
+        assert_eq!(link.take_doubt(at(12_400)), Some(Doubt::Again));
+        assert!(link.take_ping(at(12_400)).is_some() && !link.is_doubted());
+        assert_eq!(link.take_doubt(at(12_800)), Some(Doubt::Suspect));
+        assert!(link.take_ping(at(14_300)).is_some());
+        assert_eq!(link.take_doubt(at(15_300)), None, "it is told once");
+        assert!(link.heard(at(15_301)) && !link.is_doubted() && !link.heard(at(15_302)));
+    }
+
+    #[test]
+    fn on_a_line_that_often_resends_only_silence_counts() {
+        let mut link = up(true);
+        for (turn, took) in (0..40_u64).map(|turn| (turn * 2000, if turn % 3 == 0 { 500 } else { 100 })) {
+            let nonce = link.take_ping(at(turn)).unwrap();
+            link.heard(at(turn + took));
+            link.pong(nonce, at(turn + took));
+        }
+        link.take_ping(at(80_000)).unwrap();
+        assert_eq!(link.take_doubt(at(82_000)), None);
     }
 }

@@ -58,7 +58,13 @@ impl Mesh {
 
     /// Decides anew whether to want the peer, tells it if that changes, and makes room for a lonely one.
     fn answer_want(&mut self, connection: ConnectionId, peer: NodeId, theirs: Want, now: Now) {
-        let ours = self.overlay.want(theirs, self.neighbours_except(peer));
+        let before = self.links.get(&connection).map_or(Want::No, |link| link.ours);
+        let ours = match self.overlay.want(theirs, self.neighbours_except(peer)) {
+            // A wish is not taken back because the other has none: two nodes that mirror each other while their messages
+            // cross would go on for ever.
+            Want::No if theirs == Want::No => before,
+            ours => ours,
+        };
         self.change_want(connection, ours, now);
         if theirs == Want::Lonely && self.neighbours().len() > self.overlay.neighbours_max() {
             self.evict_other_than(peer, now);
@@ -146,10 +152,14 @@ impl Mesh {
 
     /// Dials whom the overlay wants.
     pub(super) fn dial_more(&mut self, now: Now) {
-        let connected: BTreeSet<NodeId> = self.links.values().map(|link| link.peer).collect();
         let neighbours = self.neighbours().len();
-        let view =
-            View { me: self.own.node(), connected: &connected, neighbours, directory: &self.directory };
+        if !self.overlay.is_due(neighbours, now.mono) {
+            return;
+        }
+        let connected: BTreeSet<NodeId> = self.links.values().map(|link| link.peer).collect();
+        let undecided = self.links.values().filter(|link| link.is_undecided(now.mono)).count();
+        let me = self.own.node();
+        let view = View { me, connected: &connected, neighbours, undecided, directory: &self.directory };
         let targets = self.overlay.plan(&view, now.mono);
         self.effects.extend(targets.into_iter().map(Effect::Dial));
     }

@@ -14,12 +14,15 @@ use crate::rng::Rng;
 use crate::time::Mono;
 
 use super::DialTarget;
-use super::directory::Directory;
+use super::directory::{Directory, Entry};
 use super::wire::Want;
 
-/// How many neighbours a node looks for, unless its operator says otherwise. It takes twice as many when asked; beyond
+/// How many neighbours a node looks for, unless its operator says otherwise. It takes half as many again when asked; beyond
 /// them only a lonely node is let in, in another's place.
 pub const NEIGHBOURS_TARGET: usize = 8;
+
+/// The least time between two looks for more neighbours: each looks through the whole directory.
+const FILL_GAP: Duration = Duration::from_millis(25);
 
 /// Most dials under way at once.
 pub const DIALS_MAX: usize = 8;
@@ -45,6 +48,12 @@ pub const REVISITS_MAX: usize = 4;
 
 /// How long a dial may take before it counts as failed.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// For how long a dial or a link that is not a neighbour's yet counts as one that may become one.
+pub const UNDECIDED: Duration = Duration::from_secs(1);
+
+/// When nothing is under way.
+const NEVER: Mono = Mono::from_micros(u64::MAX);
 
 /// An address that the operator gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +96,8 @@ pub struct View<'a> {
     pub connected: &'a BTreeSet<NodeId>,
     /// How many neighbours there are.
     pub neighbours: usize,
+    /// How many links are so young that they may become neighbours' yet: nobody is dialled in their place.
+    pub undecided: usize,
     /// What is known of others.
     pub directory: &'a Directory,
 }
@@ -100,6 +111,11 @@ pub struct Overlay {
     attempts: BTreeMap<Key, Attempt>,
     next_probe: Mono,
     next_revisit: Mono,
+    next_fill: Mono,
+    /// Whether neighbours are wanted and [`FILL_GAP`] has not passed.
+    waits_to_fill: bool,
+    /// When the first dial under way has taken too long, or earlier.
+    next_overdue: Mono,
     target: usize,
     rng: Rng,
 }
@@ -111,7 +127,18 @@ impl Overlay {
         let next_probe = now + rng.jitter(PROBE_INTERVAL / 2);
         let (seed_nodes, attempts) = (BTreeMap::new(), BTreeMap::new());
         let next_revisit = now + REVISIT_INTERVAL;
-        Self { seeds, seed_nodes, attempts, next_probe, next_revisit, target: NEIGHBOURS_TARGET, rng }
+        Self {
+            seeds,
+            seed_nodes,
+            attempts,
+            next_probe,
+            next_revisit,
+            next_fill: now,
+            waits_to_fill: false,
+            next_overdue: NEVER,
+            target: NEIGHBOURS_TARGET,
+            rng,
+        }
     }
 
     /// Looks for `target` neighbours from now on; at least for one.
@@ -121,7 +148,16 @@ impl Overlay {
 
     /// How many neighbours are taken when asked.
     pub const fn neighbours_max(&self) -> usize {
-        self.target * 2
+        self.target + self.target.div_ceil(2)
+    }
+
+    /// Whether [`Self::plan`] may have something to do for a node with so many neighbours. Cheap, for it is asked after
+    /// every input; when it says no although there are too few, it sees to it that it is asked again.
+    pub fn is_due(&mut self, neighbours: usize, now: Mono) -> bool {
+        let wants_more = neighbours < self.target;
+        self.waits_to_fill = wants_more && now < self.next_fill;
+        let fills = wants_more && !self.waits_to_fill;
+        fills || now >= self.next_probe || now >= self.next_revisit || now >= self.next_overdue
     }
 
     /// Adds a seed, as a join brings one.
@@ -133,12 +169,17 @@ impl Overlay {
 
     /// Whom to dial now.
     pub fn plan(&mut self, view: &View<'_>, now: Mono) -> Vec<DialTarget> {
-        self.fail_overdue(now);
+        if now >= self.next_overdue {
+            self.fail_overdue(now);
+        }
         let mut room = DIALS_MAX.saturating_sub(self.dialling());
         let mut targets = Vec::new();
-        if view.neighbours < self.target {
+        if view.neighbours < self.target && now >= self.next_fill {
+            self.next_fill = now + FILL_GAP;
             targets.extend(self.due_seeds(view, now));
-            targets.extend(self.random_known(view, now, self.target - view.neighbours));
+            let coming = view.undecided + self.dialling_since(now);
+            let missing = self.target.saturating_sub(view.neighbours + coming);
+            targets.extend(self.random_known(view, now, missing));
         }
         if now >= self.next_probe {
             self.next_probe = now + self.rng.jitter(PROBE_INTERVAL);
@@ -166,12 +207,19 @@ impl Overlay {
         self.attempts.values().filter(|attempt| attempt.dialling.is_some()).count()
     }
 
+    /// How many dials under way are so young that they may well succeed.
+    fn dialling_since(&self, now: Mono) -> usize {
+        let young = |attempt: &&Attempt| attempt.dialling.is_some_and(|since| now.since(since) < UNDECIDED);
+        self.attempts.values().filter(young).count()
+    }
+
     fn begin(&mut self, target: &DialTarget, now: Mono) -> bool {
         self.make_room(now);
         let attempt = self.attempts.entry(Key::of(target)).or_default();
         let free = attempt.dialling.is_none() && now >= attempt.next;
         if free {
             attempt.dialling = Some(now);
+            self.next_overdue = self.next_overdue.min(now + DIAL_TIMEOUT);
         }
         free
     }
@@ -189,9 +237,11 @@ impl Overlay {
         for key in overdue {
             self.fail(key, now);
         }
+        let under_way = self.attempts.values().filter_map(|attempt| attempt.dialling);
+        self.next_overdue = under_way.min().map_or(NEVER, |since| since + DIAL_TIMEOUT);
     }
 
-    fn is_due(&self, key: &Key, now: Mono) -> bool {
+    fn may_dial(&self, key: &Key, now: Mono) -> bool {
         self.attempts.get(key).is_none_or(|attempt| attempt.dialling.is_none() && now >= attempt.next)
     }
 
@@ -199,7 +249,7 @@ impl Overlay {
         let due = self.seeds.iter().filter(|seed| {
             let node = seed.node.or_else(|| self.seed_nodes.get(&seed.address).copied());
             let there = node.is_some_and(|node| node == view.me || view.connected.contains(&node));
-            !there && self.is_due(&Key::of(&seed_target(seed)), now)
+            !there && self.may_dial(&Key::of(&seed_target(seed)), now)
         });
         due.map(seed_target).collect()
     }
@@ -212,14 +262,19 @@ impl Overlay {
     }
 
     fn unlinked(&self, view: &View<'_>, now: Mono) -> Vec<NodeId> {
-        let eligible = view.directory.iter().filter(|(node, entry)| {
-            **node != view.me
-                && !view.connected.contains(node)
-                && !entry.advert().leaving
-                && !entry.advert().addresses.is_empty()
-                && self.is_due(&Key::Node(**node), now)
-        });
-        eligible.map(|(node, _)| *node).collect()
+        view.directory
+            .iter()
+            .map(|(node, _)| *node)
+            .filter(|node| self.is_eligible(view, node, now))
+            .collect()
+    }
+
+    fn is_eligible(&self, view: &View<'_>, node: &NodeId, now: Mono) -> bool {
+        let reachable = |entry: &Entry| !entry.advert().leaving && !entry.advert().addresses.is_empty();
+        *node != view.me
+            && !view.connected.contains(node)
+            && view.directory.get(node).is_some_and(reachable)
+            && self.may_dial(&Key::Node(*node), now)
     }
 
     fn probe(&mut self, view: &View<'_>, now: Mono) -> Option<DialTarget> {
@@ -234,17 +289,18 @@ impl Overlay {
 
     /// One of those held dead, each as likely as the others. The mesh looks every second at least, so no timer is set.
     fn revisit(&mut self, view: &View<'_>, now: Mono) -> Option<DialTarget> {
-        let suspects = view.directory.iter().filter(|(_, entry)| entry.suspected).map(|(node, _)| *node);
-        let suspects: Vec<NodeId> = suspects.collect();
+        let suspects = view.directory.suspects();
         let under_way = suspects.iter().filter(|node| self.is_dialling(&Key::Node(**node))).count();
-        if suspects.is_empty() || under_way >= REVISITS_MAX {
+        if under_way >= REVISITS_MAX {
             return None;
         }
-        let due: Vec<NodeId> = self
-            .unlinked(view, now)
-            .into_iter()
-            .filter(|node| suspects.binary_search(node).is_ok())
-            .collect();
+        // Whom only others hold dead the whole mesh asks in turn: each is dialled about once a second by somebody.
+        let asks = self.rng.below(view.directory.len()) < suspects.len();
+        let due = suspects
+            .iter()
+            .copied()
+            .filter(|node| (asks || view.directory.is_known_dead(node)) && self.is_eligible(view, node, now));
+        let due: Vec<NodeId> = due.collect();
         self.rng.pick(&due).and_then(|node| node_target(view.directory, node))
     }
 
@@ -330,7 +386,8 @@ impl Overlay {
             Some(since) => since + DIAL_TIMEOUT,
             None => attempt.next,
         });
-        attempts.filter(|next| *next > now).fold(self.next_probe, Mono::min)
+        let fill = self.waits_to_fill.then_some(self.next_fill);
+        attempts.chain(fill).filter(|next| *next > now).fold(self.next_probe, Mono::min)
     }
 }
 
@@ -363,7 +420,10 @@ mod tests {
     fn plan(overlay: &mut Overlay, connected: &[NodeId], now: Mono) -> Vec<DialTarget> {
         let (connected, directory) = (connected.iter().copied().collect(), Directory::default());
         let neighbours = BTreeSet::len(&connected);
-        overlay.plan(&View { me: ME, connected: &connected, neighbours, directory: &directory }, now)
+        overlay.plan(
+            &View { me: ME, connected: &connected, neighbours, undecided: 0, directory: &directory },
+            now,
+        )
     }
 
     #[test]
@@ -390,7 +450,7 @@ mod tests {
         overlay.connected(&target, node);
         overlay.admitted(node);
         assert!(plan(&mut overlay, &[node], at(1000)).is_empty());
-        assert_eq!(plan(&mut overlay, &[], at(1000)), vec![target]);
+        assert_eq!(plan(&mut overlay, &[], at(1100)), vec![target]);
     }
 
     #[test]
@@ -419,7 +479,13 @@ mod tests {
             .collect();
         let (mut overlay, connected) = (Overlay::new(vec![], 1, at(0)), BTreeSet::new());
         let mut plan = |directory: &Directory, ms| {
-            let view = View { me: ME, connected: &connected, neighbours: NEIGHBOURS_TARGET, directory };
+            let view = View {
+                me: ME,
+                connected: &connected,
+                neighbours: NEIGHBOURS_TARGET,
+                undecided: 0,
+                directory,
+            };
             overlay.plan(&view, at(ms))
         };
         assert!(plan(&directory, 1000).is_empty());
@@ -430,6 +496,16 @@ mod tests {
         assert_eq!(dialled.len(), REVISITS_MAX, "one a second, and no more while they hang: {dialled:?}");
         let distinct: BTreeSet<_> = dialled.iter().filter_map(|target| target.node).collect();
         assert_eq!(distinct.len(), REVISITS_MAX);
+    }
+
+    #[test]
+    fn a_look_for_more_that_comes_too_soon_is_made_up_for() {
+        let mut overlay = Overlay::new(vec![seed("a")], 1, at(0));
+        assert!(overlay.is_due(0, at(0)));
+        plan(&mut overlay, &[], at(0));
+        assert!(!overlay.is_due(0, at(1)));
+        let next = overlay.next_timeout(at(1));
+        assert!(next <= at(25) && overlay.is_due(0, next));
     }
 
     #[test]

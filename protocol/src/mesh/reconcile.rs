@@ -118,13 +118,19 @@ impl DigestTree {
             }
             *room -= size;
             answer.buckets.push(at as u8);
-            answer.entries.extend(versions.into_iter().flatten().map(|(node, version)| EntrySummary {
-                node: *node,
-                sequence: version.sequence,
-                digest: version.digest,
-            }));
+            answer.entries.extend(versions.into_iter().flatten().map(summary));
         }
         answer
+    }
+
+    /// All entries of an org, as an answer to buckets that all differ; `None` when there are more than `max`.
+    pub fn list(&self, org: &RootHash, max: usize) -> Option<OrgEntries> {
+        let buckets = || self.orgs.get(org).into_iter().flat_map(|tree| &tree.buckets);
+        if buckets().map(|bucket| bucket.versions.len()).sum::<usize>() > max {
+            return None;
+        }
+        let entries = buckets().flat_map(|bucket| &bucket.versions).map(summary).collect();
+        Some(OrgEntries { org: *org, buckets: (0..BUCKETS).map(|at| at as u8).collect(), entries })
     }
 
     fn bucket(&self, org: &RootHash, at: usize) -> Option<&BTreeMap<NodeId, Version>> {
@@ -162,6 +168,10 @@ impl DigestTree {
         }
         difference.want.extend(known.keys().filter(|node| !seen.contains(*node)));
     }
+}
+
+fn summary((node, version): (&NodeId, &Version)) -> EntrySummary {
+    EntrySummary { node: *node, sequence: version.sequence, digest: version.digest }
 }
 
 impl OrgTree {

@@ -1,5 +1,7 @@
 //! How adverts and roots come in and go out: by gossip, which is fast, and by anti-entropy, which is certain.
 
+use std::time::Duration;
+
 use minicbor::bytes::ByteVec;
 
 use crate::advert::AdvertError;
@@ -9,24 +11,53 @@ use crate::trust::RootChain;
 
 use super::directory::{Entry, Taken};
 use super::link::RECONCILE_GAP;
-use super::wire::{ADVERT_BATCH_BYTES_MAX, ENTRIES_MAX, LinkMessage, OrgBuckets, OrgDigest, OrgEntries};
+use super::wire::{
+    ADVERT_BATCH_BYTES_MAX, ENTRIES_MAX, INTERESTS_MAX, LinkMessage, OrgBuckets, OrgDigest, OrgEntries,
+};
 use super::{Acceptance, ConnectionId, Effect, Mesh, MeshEvent, MeshRecord};
+
+/// Most entries that a node lists unasked when it has dialled somebody: beyond them it waits for the digests to differ.
+const OPENING_ENTRIES_MAX: usize = 64;
+
+/// Most adverts learned by anti-entropy that a node gives to gossip in [`RELAY_WINDOW`]. Beyond them anti-entropy brings
+/// them on, hop by hop.
+const RELAYS_PER_WINDOW_MAX: u32 = 64;
+
+/// The window in which they are counted.
+const RELAY_WINDOW: Duration = Duration::from_secs(10);
+
+/// What a node remembers of what it has given to gossip for others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Relays {
+    /// Whether it has once known all that a neighbour knew. Until then what it learns is news to itself alone.
+    settled: bool,
+    window: (Mono, u32),
+}
+
+impl Relays {
+    fn admit(&mut self, now: Mono) -> bool {
+        if now.since(self.window.0) >= RELAY_WINDOW {
+            self.window = (now, 0);
+        }
+        self.window.1 += 1;
+        self.settled && self.window.1 <= RELAYS_PER_WINDOW_MAX
+    }
+}
 
 impl Mesh {
     pub(super) fn on_gossip(&mut self, from: NodeId, bytes: &[u8], now: Now) -> Acceptance {
         match self.take_advert(bytes, Some(from), now) {
             // What only some may see does not belong in gossip, even when it is true.
-            Ok(Taken::Newer | Taken::Contradicts) if self.is_limited(bytes) => Acceptance::Reject,
-            Ok(Taken::Newer | Taken::Contradicts) => Acceptance::Accept,
-            Ok(Taken::Known) => Acceptance::Ignore,
+            Ok((node, Taken::Newer | Taken::Contradicts)) if self.is_limited(&node) => Acceptance::Reject,
+            Ok((_, Taken::Newer | Taken::Contradicts)) => Acceptance::Accept,
+            Ok((_, Taken::Known)) => Acceptance::Ignore,
             Err(error) if error.is_honest_mistake() => Acceptance::Ignore,
             Err(_) => Acceptance::Reject,
         }
     }
 
-    fn is_limited(&self, bytes: &[u8]) -> bool {
-        let unverified = crate::trust::Unverified::<crate::advert::Advert>::decode(bytes);
-        unverified.is_ok_and(|unverified| unverified.claimed().audience.is_some())
+    fn is_limited(&self, node: &NodeId) -> bool {
+        self.directory.get(node).is_some_and(|entry| entry.advert().audience.is_some())
     }
 
     /// Verifies an advert and takes it when it is news: the one way into the directory.
@@ -35,19 +66,17 @@ impl Mesh {
         bytes: &[u8],
         from: Option<NodeId>,
         now: Now,
-    ) -> Result<Taken, AdvertError> {
+    ) -> Result<(NodeId, Taken), AdvertError> {
         let outcome = self.directory.insert(bytes, &mut self.anchors, now);
         match &outcome {
-            Ok(Taken::Known) => {}
-            Ok(taken) => self.advert_taken(bytes, *taken, from.is_some(), now),
+            Ok((_, Taken::Known)) => {}
+            Ok((node, taken)) => self.advert_taken(*node, *taken, from.is_some(), now),
             Err(error) => self.advert_refused(error, from),
         }
         outcome
     }
 
-    fn advert_taken(&mut self, bytes: &[u8], taken: Taken, keep: bool, now: Now) {
-        let Ok(unverified) = crate::trust::Unverified::<crate::advert::Advert>::decode(bytes) else { return };
-        let node = unverified.claimed().node;
+    fn advert_taken(&mut self, node: NodeId, taken: Taken, keep: bool, now: Now) {
         let Some(entry) = self.directory.get(&node).cloned() else { return };
         self.note_digest(&entry);
         if taken == Taken::Contradicts {
@@ -85,6 +114,9 @@ impl Mesh {
     }
 
     pub(super) fn on_ping(&mut self, connection: ConnectionId, nonce: u32, digest: u64, now: Now) {
+        if let Some(link) = self.links.get_mut(&connection) {
+            link.pinged(now.mono);
+        }
         let ours = self.digest_for(connection);
         self.send(connection, &LinkMessage::Pong { nonce, digest: ours });
         self.compare(connection, digest, now.mono);
@@ -105,12 +137,35 @@ impl Mesh {
     fn compare(&mut self, connection: ConnectionId, theirs: u64, now: Mono) {
         let ours = self.digest_for(connection);
         let Some(link) = self.links.get_mut(&connection) else { return };
-        if theirs == ours || now < link.next_reconcile {
+        if theirs == ours {
+            self.relays.settled = true;
+        } else if now >= link.next_reconcile {
+            link.next_reconcile = now + RECONCILE_GAP;
+            self.begin_exchange(connection);
+        }
+    }
+
+    fn begin_exchange(&mut self, connection: ConnectionId) {
+        let orgs = self.digests.org_digests(&self.shared(connection));
+        self.send(connection, &LinkMessage::Orgs(orgs));
+    }
+
+    /// The dialler lists what little it knows at once, so that a newcomer is sent everything four messages sooner: of its
+    /// own org, and that it knows nothing of others. What it knows of others the peer might not be meant to hear.
+    pub(super) fn open_exchange(&mut self, connection: ConnectionId) {
+        if !self.links.get(&connection).is_some_and(|link| link.dialled) {
             return;
         }
-        link.next_reconcile = now + RECONCILE_GAP;
-        let orgs = self.digests.org_digests(&link.shared);
-        self.send(connection, &LinkMessage::Orgs(orgs));
+        let own = self.pin_of(self.org());
+        let pins = self.anchors.orgs().values().map(|pinned| pinned.pin);
+        let listed = pins.filter_map(|pin| {
+            let entries = self.digests.list(&pin, if Some(pin) == own { OPENING_ENTRIES_MAX } else { 0 })?;
+            Some(entries)
+        });
+        let listed: Vec<OrgEntries> = listed.take(INTERESTS_MAX).collect();
+        if !listed.is_empty() {
+            self.send(connection, &LinkMessage::Entries(listed));
+        }
     }
 
     fn shared(&self, connection: ConnectionId) -> Vec<RootHash> {
@@ -163,8 +218,28 @@ impl Mesh {
 
     pub(super) fn on_adverts(&mut self, connection: ConnectionId, adverts: &[ByteVec], now: Now) {
         let Some(from) = self.links.get(&connection).map(|link| link.peer) else { return };
+        let mut learned = false;
         for advert in adverts {
-            let _ = self.take_advert(advert, Some(from), now);
+            let Ok((node, Taken::Newer | Taken::Contradicts)) = self.take_advert(advert, Some(from), now)
+            else {
+                continue;
+            };
+            learned = true;
+            self.relay(&node, now);
+        }
+        if learned && !self.relays.settled {
+            // There may be more where that came from: an exchange is bounded.
+            if let Some(link) = self.links.get_mut(&connection) {
+                link.next_reconcile = now.mono;
+            }
+        }
+    }
+
+    /// Gives to gossip what anti-entropy has brought, as when a partition heals: behind this node others lack it too.
+    fn relay(&mut self, node: &NodeId, now: Now) {
+        let Some(entry) = self.directory.get(node) else { return };
+        if entry.advert().audience.is_none() && self.relays.admit(now.mono) {
+            self.effects.push_back(Effect::Publish(entry.bytes().clone()));
         }
     }
 

@@ -37,6 +37,9 @@ pub const BUCKETS: usize = 64;
 /// Most entries in one [`LinkMessage::Entries`] or [`LinkMessage::Want`].
 pub const ENTRIES_MAX: usize = 1024;
 
+/// Most rumours in one [`LinkMessage::Rumours`].
+pub const RUMOURS_MAX: usize = 64;
+
 /// Most advert bytes in one [`LinkMessage::Adverts`]; more go in further messages.
 pub const ADVERT_BATCH_BYTES_MAX: usize = 48 * 1024;
 
@@ -140,6 +143,17 @@ pub struct OrgEntries {
     pub entries: Vec<EntrySummary>,
 }
 
+/// That a node does not answer. It proves nothing and removes nothing: it ranks the node last for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Rumour {
+    /// The node.
+    #[n(0)]
+    pub node: NodeId,
+    /// The sequence of the newest advert of it that was known to whoever began the rumour. A newer advert answers it.
+    #[n(1)]
+    pub sequence: Sequence,
+}
+
 /// Why a node will not talk to another.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Refusal {
@@ -207,6 +221,9 @@ pub enum LinkMessage {
     /// The sender is about to close the connection in peace.
     #[n(12)]
     Bye(#[n(0)] Refusal),
+    /// Nodes that the sender, or somebody who told it, got no answer from; at most [`RUMOURS_MAX`].
+    #[n(13)]
+    Rumours(#[n(0)] Vec<Rumour>),
 }
 
 impl LinkMessage {

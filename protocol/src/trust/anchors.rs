@@ -1,13 +1,15 @@
 //! What this reader has pinned, and the checks that start from it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::ids::{MeshName, NodeId, ObjectDigest, OrgName, RootHash};
 use crate::time::{CLOCK_SKEW_MAX, Wall};
 
 use super::membership::{MEMBERSHIP_LIFETIME_MAX, Membership};
+use super::memory::{Seal, SealMemory};
 use super::root::{OrgRoot, RootChain, RootError};
-use super::seal::{SealError, Unverified, Verified};
+use super::seal::{SealError, Verified};
 
 /// Most verified memberships that are remembered, so that an advert's membership is not checked again each time. When
 /// full, the whole memory is dropped: a check costs tens of microseconds, a subtle eviction costs a bug.
@@ -112,12 +114,23 @@ pub struct Anchors {
     mesh: MeshName,
     orgs: BTreeMap<OrgName, PinnedOrg>,
     verified: BTreeMap<ObjectDigest, Verified<Membership>>,
+    memory: Option<Arc<dyn SealMemory>>,
 }
 
 impl Anchors {
     /// Nothing pinned, for `mesh`.
     pub fn new(mesh: MeshName) -> Self {
-        Self { mesh, orgs: BTreeMap::new(), verified: BTreeMap::new() }
+        Self { mesh, orgs: BTreeMap::new(), verified: BTreeMap::new(), memory: None }
+    }
+
+    /// Shares what has been opened with the other readers of this process; see [`SealMemory`].
+    pub fn share(&mut self, memory: Arc<dyn SealMemory>) {
+        self.memory = Some(memory);
+    }
+
+    /// What is shared, if anything is.
+    pub(crate) fn memory(&self) -> Option<&dyn SealMemory> {
+        self.memory.as_deref()
     }
 
     /// The mesh for which signatures count.
@@ -188,14 +201,12 @@ impl Anchors {
             check_times(&known, now)?;
             return Ok(known);
         }
-        let unverified = Unverified::<Membership>::decode(bytes)?;
-        let root = self.root_of(&unverified.claimed().org)?;
+        let seal = Seal::<Membership>::read(bytes, digest, self.memory())?;
+        let root = self.root_of(&seal.claimed().org)?;
         root.check_time(now)?;
-        let org = &unverified.claimed().org;
-        let issuer = unverified.key_id().filter(|key| root.issuers.contains(key));
-        let issuer =
-            issuer.and_then(|key| key.verifying_key()).ok_or_else(|| MembershipError::Issuer(org.clone()))?;
-        let membership = unverified.verify(&issuer, Some(&self.mesh))?;
+        let issuer = seal.key_id().filter(|key| root.issuers.contains(key));
+        let issuer = issuer.ok_or_else(|| MembershipError::Issuer(seal.claimed().org.clone()))?;
+        let membership = seal.verify(&issuer, &self.mesh, self.memory())?;
         check_times(&membership, now)?;
         self.remember(digest, membership.clone());
         Ok(membership)

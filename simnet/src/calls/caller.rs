@@ -19,6 +19,7 @@ use comity_protocol::time::{Mono, Wall};
 use super::{BODY, Call, CallEvent, Leg, Stream, StreamId, UpstreamEnd};
 use crate::federation::contract;
 use crate::moment::Moment;
+use crate::sabotage::Sabotage;
 use crate::scenario::{SiteId, Verdict};
 use crate::world::{Event, Lane, Opening, Side, World};
 
@@ -34,14 +35,20 @@ impl World {
             .filter(|at| self.federation.members[*at].site == site && self.is_honest(*at))
             .collect();
         let Some(caller) = self.calls.rng.pick(&here).copied() else { return };
-        let local = self.local(caller);
+        let call = self.new_call(source, caller, false);
+        self.trace.event(self.now, 21, caller, &[]);
+        self.route(call);
+    }
+
+    fn new_call(&mut self, source: usize, caller: usize, hostile: bool) -> usize {
         let call = Call {
             source,
+            hostile,
             caller,
             boot: self.nodes[caller].boot,
             id: self.call_id(),
             began: self.now,
-            deadline: local.mono + self.scenario.calls[source].deadline,
+            deadline: self.local(caller).mono + self.scenario.calls[source].deadline,
             legs: Default::default(),
             machine: None,
             stream: None,
@@ -56,11 +63,37 @@ impl World {
         };
         self.calls.list.push(call);
         let call = self.calls.list.len() - 1;
-        self.trace.event(self.now, 21, caller, &[]);
         let scenario = self.scenario.clone();
         let name = &scenario.calls[source].name;
         self.note(|chronicle, now| chronicle.call_began(call, name, caller, now));
-        self.route(call);
+        call
+    }
+
+    /// A hostile node calls somebody who offers a tool and may not run it for that call, as if nobody had told it.
+    pub(crate) fn call_unlawfully(&mut self, node: usize) {
+        if self.scenario.calls.is_empty() {
+            return;
+        }
+        let source = self.calls.rng.below(self.scenario.calls.len());
+        let tool = &self.scenario.tools[self.scenario.calls[source].tool];
+        let offering = (0..self.nodes.len())
+            .filter(|at| *at != node && tool.sites.contains(&self.federation.members[*at].site));
+        let offering: Vec<usize> = offering.collect();
+        let call = self.new_call(source, node, true);
+        let forbidden: Vec<usize> = offering.into_iter().filter(|at| !self.may_run(call, *at)).collect();
+        let Some(victim) = self.calls.rng.pick(&forbidden).copied() else {
+            return self.finish_call(call, Verdict::Denied, None);
+        };
+        self.trace.event(self.now, 25, node, &(victim as u64).to_le_bytes());
+        let site =
+            self.federation.facts(victim, self.scenario.tools[self.scenario.calls[source].tool].class_max);
+        let target = Target {
+            node: site.node,
+            org: site.org,
+            name: self.federation.members[victim].name.as_str().into(),
+            connected: self.admitted_wire(node, victim).is_some(),
+        };
+        self.run_there(call, vec![target]);
     }
 
     fn request(&self, call: usize) -> RouteRequest {
@@ -224,7 +257,7 @@ impl World {
                 trace: None,
                 hops: 1,
             },
-            vouched: tool.repeatable,
+            vouched: tool.repeatable || self.is_sabotaged(Sabotage::ResendsAfterHandOver),
             deadline: one.deadline,
         };
         match Caller::new(plan, targets, now) {

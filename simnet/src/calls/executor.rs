@@ -71,7 +71,8 @@ impl World {
             self.judge_hand_over(call, node);
         }
         let now = self.local(node);
-        let site = self.federation.facts(node, DataClass::Restricted);
+        let constraints = &self.scenario.calls[self.calls.list[call].source].constraints;
+        let site = self.told_site(self.federation.facts(node, DataClass::Restricted), constraints);
         let federation = &self.federation;
         let offer = |capability: &_| federation.local_offer(node, capability);
         let Some(desk) = &mut self.calls.desks[node] else { return };

@@ -24,7 +24,7 @@ const LAW: [Rejection; 7] = [
 
 impl World {
     /// Whether the scenario lets a node run a call.
-    fn may_run(&self, call: usize, node: usize) -> bool {
+    pub(crate) fn may_run(&self, call: usize, node: usize) -> bool {
         let one = &self.calls.list[call];
         let calls = &self.scenario.calls[one.source];
         let tool = &self.scenario.tools[calls.tool];
@@ -36,6 +36,8 @@ impl World {
 
     /// A caller has decided.
     pub(crate) fn judge_route(&mut self, call: usize, route: &Route<'_>) {
+        self.judge_whole_route(call, route);
+        self.time_rerouting(route);
         let ranked = route.ranked.iter().map(|candidate| (candidate, true));
         let by_law =
             |reasons: &comity_protocol::route::Rejections| LAW.iter().any(|rule| reasons.contains(*rule));
@@ -57,6 +59,10 @@ impl World {
     /// A node is given the request itself.
     pub(crate) fn judge_hand_over(&mut self, call: usize, node: usize) {
         self.calls.list[call].handed.push(node);
+        // What a hostile caller hands over is its own; what counts is whether it is run.
+        if self.calls.list[call].hostile {
+            return;
+        }
         if !self.may_run(call, node) {
             let detail = format!("was given a call of {} that it may not run", self.calls_name(call));
             self.violate(Invariant::LawfulRun, Some(node), detail);
@@ -73,6 +79,9 @@ impl World {
             self.violate(Invariant::LawfulRun, Some(node), detail);
         }
         let one = &mut self.calls.list[call];
+        if one.hostile {
+            return;
+        }
         one.executions.push(node);
         let (times, told) = (one.executions.len(), one.outcome.map(|(verdict, _)| verdict));
         if times > 1 && !self.is_repeatable(call) {
@@ -102,7 +111,7 @@ impl World {
 
     /// A caller's machine says whether a call that it gave up may have run.
     pub(crate) fn judge_denial_of_execution(&mut self, call: usize, handed_over: bool) {
-        if handed_over {
+        if handed_over || self.calls.list[call].hostile {
             return;
         }
         self.calls.list[call].said_not_run = true;
@@ -114,7 +123,7 @@ impl World {
     /// A caller's machine says whether it believes a receipt.
     pub(crate) fn judge_receipt(&mut self, call: usize, by: Option<usize>, believed: bool) {
         let one = &self.calls.list[call];
-        if believed && by.is_some_and(|by| one.tampered.contains(&by)) {
+        if believed && !one.hostile && by.is_some_and(|by| one.tampered.contains(&by)) {
             let caller = one.caller;
             let detail = format!("believed a false receipt for a call of {}", self.calls_name(call));
             self.violate(Invariant::TrueReceipt, Some(caller), detail);
@@ -158,7 +167,7 @@ impl World {
             let one = &self.calls.list[call];
             let calls = &self.scenario.calls[one.source];
             let longest = calls.deadline.max(self.scenario.tools[calls.tool].takes.to);
-            if one.outcome.is_none() && self.now > one.began + longest + ENDING {
+            if !one.hostile && one.outcome.is_none() && self.now > one.began + longest + ENDING {
                 let detail = format!("a call of {} has no outcome", calls.name);
                 let caller = one.caller;
                 self.violate(Invariant::OneOutcome, Some(caller), detail);
@@ -181,7 +190,9 @@ impl World {
             .calls
             .list
             .iter()
-            .filter(|call| call.source == wanted.calls && during(Duration::from_micros(call.began.0)))
+            .filter(|call| {
+                !call.hostile && call.source == wanted.calls && during(Duration::from_micros(call.began.0))
+            })
             .filter_map(|call| Some((call.outcome?.0, call.answered_by)))
             .filter(|(verdict, _)| *verdict != Verdict::CallerGone)
             .collect();

@@ -21,6 +21,12 @@ const RELAPSE_MAX: Duration = Duration::from_secs(5);
 /// Most differences that one violation lists.
 const SHOWN_MAX: usize = 4;
 
+/// Most link messages besides pings that a node may send a second, on average, once all has healed.
+const TALK_MAX: u64 = 2;
+
+/// How many seconds of such talk are allowed on top, for what was under way.
+const TALK_SETTLES_S: u64 = 100;
+
 /// How long before its end an advert may be known to some and not to others, because their clocks differ.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);
 
@@ -50,8 +56,12 @@ impl World {
     }
 
     fn judge_healing(&mut self, faults_end: Moment) {
+        if self.judge.merged.is_none() && self.differences(1).is_empty() {
+            self.judge.merged = Some(self.now);
+        }
         if self.is_converged() {
             self.judge.healed = Some(self.now);
+            self.figures.talk_when_healed = self.figures.talk();
             self.figures.bytes_when_healed = self.nodes.iter().map(|node| node.bytes_sent).sum();
             return;
         }
@@ -90,8 +100,21 @@ impl World {
         for node in 0..self.nodes.len() {
             self.judge_directory(node);
         }
+        self.judge_quietness();
         self.judge_calls_at_end();
         self.judge_expectations();
+    }
+
+    /// Looks at the end of a run whether links were quiet from when all had healed.
+    fn judge_quietness(&mut self) {
+        let Some(healed) = self.judge.truly_healed() else { return };
+        let quiet_s = self.now.since(healed).as_secs();
+        let allowed = (quiet_s + TALK_SETTLES_S) * self.nodes.len() as u64 * TALK_MAX;
+        let talk = self.figures.talk().saturating_sub(self.figures.talk_when_healed);
+        if talk > allowed {
+            let detail = format!("{talk} messages besides pings in {quiet_s} s, where {allowed} were plenty");
+            self.violate(Invariant::Quiet, None, detail);
+        }
     }
 
     /// When circuits have had time to close after the last fault, if the federation had healed by then.
@@ -124,6 +147,10 @@ impl World {
 
     /// The groups of `nodes` that can reach each other, directly or over one another.
     fn groups(&self, nodes: &[usize]) -> Vec<Vec<usize>> {
+        let all_meet = self.federation.all_pin_all() && !self.network.has_cuts();
+        if all_meet {
+            return if nodes.is_empty() { Vec::new() } else { vec![nodes.to_vec()] };
+        }
         let mut left: BTreeSet<usize> = nodes.iter().copied().collect();
         let mut groups = Vec::new();
         while let Some(first) = left.pop_first() {
@@ -221,7 +248,9 @@ impl World {
         let mut found = Vec::new();
         for reader in &live {
             let Some(mesh) = &self.nodes[*reader].mesh else { continue };
-            for (of, entry) in mesh.directory().iter().filter(|(_, entry)| entry.suspected) {
+            for (of, entry) in
+                mesh.directory().suspects().iter().filter_map(|of| Some((of, mesh.directory().get(of)?)))
+            {
                 let alive = self.federation.find(of).filter(|of| self.is_honest(*of));
                 if let Some(of) = alive.filter(|of| self.can_meet(*reader, *of) && !entry.advert().leaving) {
                     found.push(format!("{} holds {} dead", self.name(*reader), self.name(of)));

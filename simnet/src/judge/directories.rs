@@ -9,7 +9,7 @@ use comity_protocol::mesh::Sizes;
 use comity_protocol::mesh::directory::Entry;
 use comity_protocol::trust::Unverified;
 
-use super::Invariant;
+use super::{Invariant, PAST_MAX};
 use crate::moment::Moment;
 use crate::world::World;
 
@@ -23,9 +23,22 @@ impl World {
         let digest = ObjectDigest::of(bytes);
         let Ok(advert) = Unverified::<Advert>::decode(bytes) else { return };
         let sequence = advert.claimed().sequence();
+        // What gossip is given on behalf of others was signed before.
+        if advert.claimed().node != self.federation.id(node) {
+            return;
+        }
+        if !self.nodes[node].is_tainted() {
+            self.enter_truth(node, digest, advert.claimed());
+        }
         let ledger = &mut self.judge.ledger;
         ledger.genuine.insert(digest);
-        ledger.newest.insert(node, (sequence, digest, self.now));
+        let replaced = ledger.newest.insert(node, (sequence, digest, bytes.clone(), self.now));
+        if let Some((.., old, _)) = replaced {
+            if ledger.past.len() >= PAST_MAX {
+                ledger.past.remove(0);
+            }
+            ledger.past.push(old);
+        }
         let before = ledger.signed.insert((node, sequence), digest);
         self.figures.adverts_published += 1;
         if before.is_some_and(|before| before != digest) && !self.nodes[node].is_tainted() {
@@ -45,11 +58,17 @@ impl World {
             self.violate(Invariant::ForgedAdvert, Some(node), detail);
         }
         self.judge_sequence(node, of, sequence);
+        if let Ok(advert) = Unverified::<Advert>::decode(bytes)
+            && advert.claimed().expires <= self.local(node).wall
+        {
+            let detail = format!("takes an advert of {of:?} in or after the moment in which it ends");
+            self.violate(Invariant::Ended, Some(node), detail);
+        }
         let newest = self.federation.find(&of).and_then(|of| self.judge.ledger.newest.get(&of));
         let settled =
             |published: &Moment| self.judge.converged.is_some_and(|converged| converged <= *published);
-        let fresh = newest.filter(|(_, newest, published)| *newest == digest && settled(published));
-        if let Some((_, _, published)) = fresh {
+        let fresh = newest.filter(|(_, newest, _, published)| *newest == digest && settled(published));
+        if let Some((.., published)) = fresh {
             self.figures.spread(self.now.since(*published));
         }
     }
@@ -70,9 +89,15 @@ impl World {
         if self.nodes[node].is_tainted() {
             return;
         }
-        if core::mem::take(&mut self.nodes[node].changed) && self.nodes.len() <= WHOLE_NODES_MAX {
-            self.judge_directory(node);
+        let changed = core::mem::take(&mut self.nodes[node].changed);
+        if changed {
+            self.time_deaths(node);
         }
+        if changed && self.nodes.len() <= WHOLE_NODES_MAX {
+            self.judge_directory(node);
+            self.judge_model(node);
+        }
+        self.time_newcomer(node);
         let Some(sizes) = self.nodes[node].mesh.as_ref().map(comity_protocol::mesh::Mesh::sizes) else {
             return;
         };

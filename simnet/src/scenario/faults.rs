@@ -103,6 +103,11 @@ pub enum FaultKind {
     },
     /// The nodes leave in peace, and start again when the fault ends.
     Leave,
+    /// One node after another is found under a new address, and says so.
+    NewAddress {
+        /// The time between two of them.
+        every: Span<Duration>,
+    },
     /// The nodes turn on the others. When the fault ends they are switched off.
     Byzantine {
         /// What they do.
@@ -126,6 +131,7 @@ impl FaultKind {
             Self::Degrade { .. } => "degrade",
             Self::ClockJump { .. } => "clock_jump",
             Self::Leave => "leave",
+            Self::NewAddress { .. } => "new_address",
             Self::Byzantine { .. } => "byzantine",
             Self::Chaos { .. } => "chaos",
         }
@@ -188,11 +194,17 @@ pub enum Act {
     NeverAnswer,
     /// Answers with receipts that are not true.
     TamperReceipt,
+    /// Calls whom it may not call, and does as if it might.
+    UnlawfulCall,
+    /// Says of nodes that live that they do not answer.
+    Slander,
+    /// Signs adverts that end in the moment in which they arrive.
+    LastMoment,
 }
 
 impl Act {
     /// All of them, by the words of a scenario.
-    pub const WORDS: [(&'static str, Self); 8] = [
+    pub const WORDS: [(&'static str, Self); 11] = [
         ("forge", Self::Forge),
         ("replay", Self::Replay),
         ("equivocate", Self::Equivocate),
@@ -201,7 +213,16 @@ impl Act {
         ("false_location", Self::FalseLocation),
         ("never_answer", Self::NeverAnswer),
         ("tamper_receipt", Self::TamperReceipt),
+        ("unlawful_call", Self::UnlawfulCall),
+        ("slander", Self::Slander),
+        ("last_moment", Self::LastMoment),
     ];
+
+    /// What a hostile node does unless the scenario says what. Not `last_moment`: directories then differ until the
+    /// advert before it ends, see docs/simulation.md.
+    pub fn usual() -> Vec<Self> {
+        Self::WORDS.iter().map(|(_, act)| *act).filter(|act| *act != Self::LastMoment).collect()
+    }
 
     /// The word.
     pub fn word(self) -> &'static str {
@@ -209,8 +230,18 @@ impl Act {
     }
 }
 
-const KINDS: [&str; 9] =
-    ["partition", "flap", "crash", "churn", "degrade", "clock_jump", "leave", "byzantine", "chaos"];
+const KINDS: [&str; 10] = [
+    "partition",
+    "flap",
+    "crash",
+    "churn",
+    "degrade",
+    "clock_jump",
+    "leave",
+    "new_address",
+    "byzantine",
+    "chaos",
+];
 
 pub(super) const DISKS: [(&str, DiskFate); 3] =
     [("kept", DiskFate::Kept), ("rolled_back", DiskFate::RolledBack), ("lost", DiskFate::Lost)];
@@ -345,6 +376,7 @@ fn read_kind(section: &mut Section<'_>, sites: &[Site]) -> Option<FaultKind> {
         "degrade" => FaultKind::Degrade { path: path(section, DEGRADED) },
         "clock_jump" => FaultKind::ClockJump { by: jump(section) },
         "leave" => FaultKind::Leave,
+        "new_address" => FaultKind::NewAddress { every: section.or("every", seconds(1, 4)) },
         "byzantine" => FaultKind::Byzantine { acts: acts(section) },
         "chaos" => FaultKind::Chaos { every: section.or("every", seconds(2, 6)) },
         other => {
@@ -368,7 +400,7 @@ fn disk(section: &mut Section<'_>) -> DiskFate {
 }
 
 fn acts(section: &mut Section<'_>) -> Vec<Act> {
-    let Some(given) = section.list::<String>("acts") else { return Act::WORDS.map(|(_, act)| act).into() };
+    let Some(given) = section.list::<String>("acts") else { return Act::usual() };
     let (span, key) = (section.span_of("acts"), section.key_path("acts"));
     let known = Act::WORDS.map(|(word, _)| word);
     let found = given.iter().filter_map(|name| {

@@ -221,6 +221,7 @@ fn kind(out: &mut Text, kind: &FaultKind, scenario: &Scenario) {
             out.key(key, quoted(&duration(Duration::from_millis(ms.unsigned_abs()))));
         }
         FaultKind::Leave => {}
+        FaultKind::NewAddress { every } => out.key("every", span(*every)),
         FaultKind::Byzantine { acts } => {
             out.key("acts", list(acts.iter().map(|act| quoted(Act::word(*act)))));
         }

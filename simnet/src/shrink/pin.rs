@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::federation::Federation;
 use crate::moment::Moment;
-use crate::scenario::{Fault, FaultKind, Jump, Scenario, SiteId, Span, Victims};
+use crate::scenario::{DURATION_MAX, Fault, FaultKind, Jump, Scenario, SiteId, Span, Victims};
 use crate::world::{Change, Step, World};
 
 /// The scenario with the sizes and the faults that `seed` draws. A run of it with the same seed is the same run, except
@@ -75,6 +75,8 @@ fn kind_of(change: &Change, world: &World) -> Option<(FaultKind, Vec<usize>)> {
         Change::Leave { node } => (FaultKind::Leave, vec![*node]),
         Change::Clock { node, by_ms } => (FaultKind::ClockJump { by: Jump::Exactly(*by_ms) }, vec![*node]),
         Change::Turn { node, acts } => (FaultKind::Byzantine { acts: acts.clone() }, vec![*node]),
+        // One that moves at once, and not again before the end of time.
+        Change::Move { node } => (FaultKind::NewAddress { every: Span::just(DURATION_MAX) }, vec![*node]),
         Change::Mend | Change::Start { .. } => return None,
     })
 }

@@ -28,6 +28,7 @@ impl World {
 
     fn carry_out(&mut self, node: usize, effect: Effect) {
         match effect {
+            Effect::Dial(target) if self.leaves_undialled(node, &target) => {}
             Effect::Dial(target) => self.dial(node, target),
             Effect::Send(connection, frame) => self.send(node, connection, frame),
             Effect::Accept(connection) => {
@@ -38,6 +39,7 @@ impl World {
             Effect::Admit { connection, peer, org, roles } => {
                 let Some((wire, side)) = self.wire_of(node, connection) else { return };
                 wire.end_mut(side).admitted = Some((org, roles));
+                self.gossip_opened(node, connection, side);
                 self.reached(node, connection, side, peer);
             }
             Effect::Close { connection, when_idle, .. } => {
@@ -66,6 +68,8 @@ impl World {
         let Some(side) = self.nodes[node].wires.get(&connection) else { return };
         let to = side.other();
         self.figures.link_frames += 1;
+        // The second byte of a message is its number in docs/protocol.md.
+        *self.figures.by_number.entry(frame.get(1).copied().unwrap_or(u8::MAX)).or_default() += 1;
         let bytes = frame.len();
         self.transmit(connection, to, Lane::Link, bytes, Event::Frame { connection, to, bytes: frame });
     }
@@ -73,7 +77,12 @@ impl World {
     pub(super) fn on_frame(&mut self, connection: ConnectionId, to: Side, bytes: &[u8]) {
         let Some(node) = self.receive(connection, to) else { return };
         self.trace.event(self.now, 6, node, bytes);
-        self.feed(node, |mesh, now| mesh.handle_frame(connection, bytes, now));
+        self.judge_frame(node, connection, bytes);
+        if self.sabotage.is_none() {
+            self.feed(node, |mesh, now| mesh.handle_frame(connection, bytes, now));
+        } else if let Some(told) = self.told_frame(node, bytes) {
+            self.feed(node, |mesh, now| mesh.handle_frame(connection, &told, now));
+        }
     }
 
     /// Bytes have come: the node that hears them, if it still does.
@@ -81,6 +90,7 @@ impl World {
         if !self.hears(connection, to) {
             return None;
         }
+        self.acknowledge(connection, to, true);
         let now = self.now;
         let end = self.wires.get_mut(&connection)?.end_mut(to);
         end.heard = now;
@@ -119,7 +129,10 @@ impl World {
                 }
                 self.figures.equivocations_seen += 1;
             }
-            MeshEvent::AdvertRefused { .. } => self.figures.adverts_refused += 1,
+            MeshEvent::AdvertRefused { code, .. } => {
+                self.figures.adverts_refused += 1;
+                *self.figures.refusals.entry(code).or_default() += 1;
+            }
             MeshEvent::Refused { .. } => self.figures.peers_refused += 1,
             MeshEvent::PeerUp { .. } | MeshEvent::PeerDown { .. } | MeshEvent::ClockDiffers { .. } => {}
         }

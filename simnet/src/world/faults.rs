@@ -40,6 +40,8 @@ pub(crate) enum Change {
     Leave { node: usize },
     /// A node's wall clock is set forward by so much; back when negative.
     Clock { node: usize, by_ms: i64 },
+    /// A node is found under a new address.
+    Move { node: usize },
     /// A node turns on the others.
     Turn { node: usize, acts: Vec<Act> },
 }
@@ -116,6 +118,7 @@ impl Planner<'_> {
                     self.clock_jump(node, *by, begin, end);
                 }
             }
+            FaultKind::NewAddress { every } => self.new_addresses(&nodes, *every, begin, end),
             FaultKind::Byzantine { acts } => {
                 for node in nodes {
                     self.turn(node, acts.clone(), begin, end);
@@ -197,6 +200,17 @@ impl Planner<'_> {
         }
     }
 
+    fn new_addresses(&mut self, nodes: &[usize], every: Span<Duration>, begin: Moment, end: Moment) {
+        let mut at = begin;
+        while at < end {
+            if let Some(node) = self.rng.pick(nodes).copied() {
+                let fault = self.fault();
+                self.push(at, fault, Change::Move { node });
+            }
+            at = at + every.draw(self.rng).max(Duration::from_millis(1));
+        }
+    }
+
     fn clock_jump(&mut self, node: usize, by: Jump, begin: Moment, end: Moment) {
         let by_ms = match by {
             Jump::AtMost(by) => either_way(self.rng, i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
@@ -231,18 +245,19 @@ impl Planner<'_> {
         let direction = *self.rng.pick(&Direction::ALL).unwrap_or(&Direction::Both);
         let disk = *self.rng.pick(&DiskFate::ALL).unwrap_or(&DiskFate::Kept);
         let second = |n| Duration::from_secs(n);
-        match self.rng.below(8) {
+        match self.rng.below(9) {
             0 | 1 => FaultKind::Partition { direction, from: Vec::new() },
             2 | 3 => FaultKind::Crash { disk },
             4 => FaultKind::Flap {
                 down: Span { from: second(1), to: second(4) },
                 up: Span { from: second(1), to: second(3) },
             },
+            8 => FaultKind::NewAddress { every: Span { from: second(1), to: second(4) } },
             5 => FaultKind::Degrade { path: crate::scenario::DEGRADED },
             6 => FaultKind::ClockJump { by: Jump::AtMost(second(30)) },
             _ if *hostile_left > 0 => {
                 *hostile_left -= 1;
-                FaultKind::Byzantine { acts: Act::WORDS.map(|(_, act)| act).into() }
+                FaultKind::Byzantine { acts: Act::usual() }
             }
             _ => FaultKind::Leave,
         }
@@ -287,6 +302,7 @@ impl World {
             Change::Start { node } => self.start(node),
             Change::Leave { node } => self.leave(node),
             Change::Clock { node, by_ms } => self.nodes[node].clock.skew_ms += by_ms,
+            Change::Move { node } => self.move_away(node),
             Change::Turn { node, acts } => self.turn(node, acts),
         }
     }

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comity_protocol::advert::Advert;
+use comity_protocol::advert::{Advert, Sequence};
 use comity_protocol::geo::CountrySet;
 use comity_protocol::ids::ObjectDigest;
 use comity_protocol::mesh::ConnectionId;
-use comity_protocol::mesh::wire::LinkMessage;
+use comity_protocol::mesh::wire::{LINK_FRAME_MAX, LinkMessage, Rumour};
 use comity_protocol::rng::Rng;
 use comity_protocol::testing::mesh;
 use comity_protocol::trust::{Membership, Unverified, seal};
@@ -25,11 +25,14 @@ use crate::scenario::Act;
 const REST_MIN: Duration = Duration::from_millis(200);
 const REST_SPREAD_MICROS: usize = 600_000;
 
-/// Most adverts that it has kept to send again.
-const ARCHIVE_MAX: usize = 64;
-
 /// How many adverts one flood has: more than a reader takes in its window.
 const FLOOD_ADVERTS: u64 = 40;
+
+/// How many old adverts are sent again at once.
+const REPLAYS: usize = 5;
+
+/// How many nodes are slandered at once.
+const SLANDERED: usize = 8;
 
 /// How many pings one flood has on each link.
 const FLOOD_PINGS: u32 = 50;
@@ -38,12 +41,11 @@ const FLOOD_PINGS: u32 = 50;
 pub(crate) struct Hostile {
     acts: Vec<Act>,
     rng: Rng,
-    archive: Vec<Arc<[u8]>>,
 }
 
 impl Hostile {
     pub(super) const fn new(acts: Vec<Act>, rng: Rng) -> Self {
-        Self { acts, rng, archive: Vec::new() }
+        Self { acts, rng }
     }
 
     pub(crate) fn does(&self, act: Act) -> bool {
@@ -55,17 +57,6 @@ impl World {
     /// Whether a node is hostile and does this.
     pub(crate) fn does(&self, node: usize, act: Act) -> bool {
         self.nodes[node].hostile.as_ref().is_some_and(|hostile| hostile.does(act))
-    }
-
-    /// A hostile node keeps what it hears.
-    pub(super) fn overhear(&mut self, node: usize, bytes: &Arc<[u8]>) {
-        if let Some(hostile) = &mut self.nodes[node].hostile {
-            if hostile.archive.len() >= ARCHIVE_MAX {
-                let at = hostile.rng.below(ARCHIVE_MAX);
-                hostile.archive.swap_remove(at);
-            }
-            hostile.archive.push(bytes.clone());
-        }
     }
 
     pub(super) fn on_hostile(&mut self, node: usize, boot: u32) {
@@ -83,6 +74,9 @@ impl World {
             Some(Act::Oversize) => self.oversize(node),
             Some(Act::Flood) => self.flood_adverts(node),
             Some(Act::FalseLocation) => self.claim_places(node),
+            Some(Act::UnlawfulCall) => self.call_unlawfully(node),
+            Some(Act::Slander) => self.slander(node),
+            Some(Act::LastMoment) => self.sign_for_the_last_moment(node),
             // What it does to calls it does when they come.
             Some(Act::NeverAnswer | Act::TamperReceipt) | None => {}
         }
@@ -108,7 +102,7 @@ impl World {
         claim.seq += 1;
         claim.name = "forged".into();
         let forged: Arc<[u8]> = match self.draw(node, 4) {
-            0 => flipped(&bytes, self.draw(node, bytes.len())),
+            0 => misquoted(&bytes, &advert.claimed().name),
             // Another's advert under this node's own key; its own would be no forgery.
             1 if claim.node != self.federation.id(node) => self.sign(node, claim),
             2 => self.sybil(node, claim),
@@ -146,10 +140,11 @@ impl World {
         self.sign(node, advert)
     }
 
+    /// Adverts that others have long replaced: a hostile node may have listened from the first day.
     fn replay(&mut self, node: usize) {
-        for _ in 0..5 {
-            let Some(hostile) = &mut self.nodes[node].hostile else { return };
-            let Some(bytes) = hostile.rng.pick(&hostile.archive).cloned() else { return };
+        for _ in 0..REPLAYS {
+            let at = self.draw(node, self.judge.past_adverts().len());
+            let Some(bytes) = self.judge.past_adverts().get(at).cloned() else { return };
             self.shout(node, &bytes);
         }
     }
@@ -172,17 +167,61 @@ impl World {
         }
     }
 
+    /// What is too much to some peer: it closes the link, and the others are left for other acts.
     fn oversize(&mut self, node: usize) {
-        let frame = match self.draw(node, 3) {
-            0 => vec![0xff; comity_protocol::mesh::wire::LINK_FRAME_MAX + 1],
+        let wires = self.admitted_wires(node);
+        let Some((connection, side)) = wires.get(self.draw(node, wires.len())).copied() else { return };
+        let rumour =
+            Rumour { node: self.federation.id(node), sequence: Sequence { epoch: 9, seq: u64::MAX } };
+        let frame = match self.draw(node, 5) {
+            0 => vec![0xff; LINK_FRAME_MAX + 1],
             // Lists in lists without end.
             1 => vec![0x9f; 70_000],
-            _ => vec![0; 3],
+            2 => vec![0; 3],
+            // Well-formed, and many times what one message may ask for.
+            3 => LinkMessage::Want(
+                self.federation.members.iter().map(|member| member.node.id).cycle().take(3000).collect(),
+            )
+            .encode(),
+            _ => LinkMessage::Rumours(vec![rumour; 2000]).encode(),
         };
         let gossip: Arc<[u8]> = vec![0x84; 9 * 1024].into();
+        self.send_gossip(node, connection, side.other(), gossip);
+        self.send_raw(connection, side.other(), frame);
+    }
+
+    /// Says of nodes that live that they do not answer, and knows the sequences that make it news.
+    fn slander(&mut self, node: usize) {
+        let mut rumours = Vec::new();
+        for _ in 0..SLANDERED {
+            let at = self.draw(node, self.nodes.len());
+            let of = self.federation.id(at);
+            let lead = self.draw(node, 3) as u64;
+            let entry = self.nodes[node].mesh.as_ref().and_then(|mesh| mesh.directory().get(&of));
+            rumours.extend(entry.map(|entry| {
+                let Sequence { epoch, seq } = entry.advert().sequence();
+                Rumour { node: of, sequence: Sequence { epoch, seq: seq + lead } }
+            }));
+        }
         for (connection, side) in self.admitted_wires(node) {
-            self.send_gossip(node, connection, side.other(), gossip.clone());
-            self.send_raw(connection, side.other(), frame.clone());
+            self.send_raw(connection, side.other(), LinkMessage::Rumours(rumours.clone()).encode());
+        }
+    }
+
+    /// Its own advert, true in all, that ends in the very millisecond in which a peer may hear it.
+    fn sign_for_the_last_moment(&mut self, node: usize) {
+        for (connection, side) in self.admitted_wires(node) {
+            let Some(mut claim) = self.own_claim(node) else { return };
+            let Some(peer) = self.wires.get(&connection).map(|wire| wire.end(side.other()).node) else {
+                continue;
+            };
+            let arrival = self.now + self.network.latency(node, peer);
+            claim.seq += 1 + self.draw(node, 1000) as u64;
+            claim.expires = self.nodes[peer].clock.now(arrival).wall;
+            let advert = self.sign(node, claim);
+            self.judge.signed(node, ObjectDigest::of(&advert));
+            let message = LinkMessage::Adverts(vec![advert.to_vec().into()]);
+            self.send_raw(connection, side.other(), message.encode());
         }
     }
 
@@ -234,8 +273,12 @@ impl World {
     }
 }
 
-fn flipped(bytes: &[u8], at: usize) -> Arc<[u8]> {
+/// An advert in which the name says something else, and all else is as it was signed: well-formed, and false.
+fn misquoted(bytes: &[u8], name: &str) -> Arc<[u8]> {
     let mut bytes = bytes.to_vec();
-    bytes[at] ^= 1;
+    let found = bytes.windows(name.len().max(1)).position(|part| part == name.as_bytes());
+    if let Some(at) = found {
+        bytes[at] ^= 1;
+    }
     bytes.into()
 }

@@ -1,12 +1,13 @@
 //! One node of a run: its machine, its clocks, its disk, and what its shell would remember.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use comity_protocol::ids::{BlobDigest, NodeId, ObjectDigest};
+use comity_protocol::ids::{BlobDigest, NodeId};
 use comity_protocol::mesh::{ConnectionId, FetchId, Mesh};
 use comity_protocol::trust::RootChain;
 
+use super::gossip::Gossip;
 use super::hostile::Hostile;
 use super::wires::Side;
 use super::{Event, World};
@@ -19,9 +20,6 @@ use crate::scenario::DiskFate;
 
 /// How long a node that leaves may take before its process ends, as in the shell.
 const LEAVE_GRACE: Duration = Duration::from_secs(5);
-
-/// How long gossip remembers what has come, as gossipsub's duplicate cache does.
-const GOSSIP_MEMORY: Duration = Duration::from_secs(60);
 
 /// What waits for a connection to a peer.
 pub(crate) enum Opening {
@@ -52,12 +50,15 @@ pub(crate) struct Node {
     pub(crate) hostile: Option<Hostile>,
     /// Whether it has ever been hostile: nothing is promised of it any more.
     tainted: bool,
-    gossiped: BTreeSet<ObjectDigest>,
-    gossip_order: VecDeque<(Moment, ObjectDigest)>,
+    pub(crate) gossip: Gossip,
     /// Whether its directory has changed since the judge looked.
     pub(crate) changed: bool,
     /// Bytes that it has sent.
     pub(crate) bytes_sent: u64,
+    /// Peers that it has lost or dialled in vain, by number.
+    pub(crate) lost: BTreeSet<usize>,
+    /// How often its address has changed.
+    pub(crate) moves: u32,
 }
 
 impl Node {
@@ -76,10 +77,11 @@ impl Node {
             dialling: BTreeMap::new(),
             hostile: None,
             tainted: false,
-            gossiped: BTreeSet::new(),
-            gossip_order: VecDeque::new(),
+            gossip: Gossip::default(),
             changed: false,
             bytes_sent: 0,
+            lost: BTreeSet::new(),
+            moves: 0,
         }
     }
 
@@ -90,18 +92,6 @@ impl Node {
     pub(super) fn turn(&mut self, hostile: Hostile) {
         self.tainted = true;
         self.hostile = Some(hostile);
-    }
-
-    /// Whether a gossip message is news to this node's gossip.
-    pub(super) fn is_fresh(&mut self, digest: ObjectDigest, now: Moment) -> bool {
-        while let Some((_, old)) = self.gossip_order.pop_front_if(|(at, _)| now.since(*at) >= GOSSIP_MEMORY) {
-            self.gossiped.remove(&old);
-        }
-        let fresh = self.gossiped.insert(digest);
-        if fresh {
-            self.gossip_order.push_back((now, digest));
-        }
-        fresh
     }
 }
 
@@ -124,16 +114,22 @@ impl World {
                 let _ = anchors.learn(chain);
             }
         }
-        let restored = self.nodes[at].disk.restored();
+        let restored = self.told_restored(self.nodes[at].disk.restored());
+        let kept = restored.adverts.iter().map(|advert| advert.as_slice().into()).collect::<Vec<_>>();
         let mut mesh =
             Mesh::new(self.federation.identity(at), anchors, self.federation.seeds(at), restored, seed, now);
-        mesh.set_addresses(vec![address(at)], now);
+        mesh.set_addresses(addresses(at, self.nodes[at].moves), now);
         mesh.set_offers(self.federation.offers(at), now);
         self.nodes[at].mesh = Some(mesh);
         self.nodes[at].changed = true;
         self.trace.event(self.now, 0, at, &[]);
+        self.begin_gossip(at);
         self.note_state(at, State::Up);
         self.judge.started(at, self.nodes[at].disk.sequences());
+        let sequences = self.nodes[at].disk.sequences().iter();
+        let sequences = sequences.filter_map(|(of, sequence)| Some((self.federation.find(of)?, *sequence)));
+        self.model_started(at, &kept, sequences.collect());
+        self.newcomer_started(at);
         self.calls.node_started(at, seed, now);
         self.feed(at, |_, _| ());
     }
@@ -152,8 +148,8 @@ impl World {
         node.openings.clear();
         node.pulls.clear();
         node.dialling.clear();
-        node.gossiped.clear();
-        node.gossip_order.clear();
+        node.gossip = Gossip::default();
+        node.lost.clear();
         node.hostile = None;
         let wires: Vec<_> = core::mem::take(&mut node.wires).into_iter().collect();
         self.rng = rng;
@@ -161,7 +157,15 @@ impl World {
             self.vanish(connection, side);
         }
         self.judge.stopped(at);
+        self.node_died(at);
         self.calls_of_crashed(at);
+    }
+
+    /// A node's address changes, and it says so.
+    pub(super) fn move_away(&mut self, at: usize) {
+        self.nodes[at].moves += 1;
+        let moved = addresses(at, self.nodes[at].moves);
+        self.feed(at, |mesh, now| mesh.set_addresses(moved, now));
     }
 
     /// A node leaves in peace.
@@ -177,4 +181,10 @@ impl World {
             self.crash(node, DiskFate::Kept);
         }
     }
+}
+
+/// Where a node says that it can be dialled after so many moves. The first address leads to it whatever it says last.
+fn addresses(at: usize, moves: u32) -> Vec<String> {
+    let moved = (moves > 0).then(|| format!("{}/{moves}", address(at)));
+    [address(at)].into_iter().chain(moved).collect()
 }

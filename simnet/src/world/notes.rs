@@ -101,7 +101,7 @@ impl World {
                     let acts: Vec<&str> = acts.iter().map(|act| Act::word(*act)).collect();
                     FaultStory { detail: acts.join(", "), ..story("byzantine", &[*node]) }
                 }
-                Change::Mend | Change::Start { .. } => return,
+                Change::Mend | Change::Start { .. } | Change::Move { .. } => return,
             };
             chronicle.fault_began(began);
         });
@@ -123,6 +123,7 @@ const fn direction_text(direction: Direction) -> &'static str {
 fn describe(event: &Event) -> (MessageKind, &'static str) {
     match event {
         Event::Frame { bytes, .. } => link_message(bytes),
+        Event::Control { .. } => (MessageKind::Gossip, "control"),
         Event::Gossip { .. } => (MessageKind::Gossip, "advert"),
         Event::Pull { .. } => (MessageKind::Blobs, "pull"),
         Event::Blobs { .. } => (MessageKind::Blobs, "blobs"),
@@ -152,6 +153,7 @@ fn link_message(bytes: &[u8]) -> (MessageKind, &'static str) {
         Ok(LinkMessage::Buckets(_)) => (Reconcile, "buckets"),
         Ok(LinkMessage::Entries(_)) => (Reconcile, "entries"),
         Ok(LinkMessage::Want(_)) => (Reconcile, "want"),
+        Ok(LinkMessage::Rumours(_)) => (Ping, "rumours"),
         Ok(LinkMessage::Adverts(_)) => (Adverts, "adverts"),
         Ok(LinkMessage::Roots(_)) => (Adverts, "roots"),
         Err(_) => (Malformed, "no message"),

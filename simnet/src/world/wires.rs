@@ -21,6 +21,15 @@ use crate::network::FRAME_OVERHEAD_BYTES;
 /// How long a connection may carry nothing before the side that hears nothing ends it: the shell's `QUIC_IDLE_TIMEOUT`.
 const TRANSPORT_IDLE: Duration = Duration::from_secs(20);
 
+/// How long an acknowledgement waits for something to go with (RFC 9000, `max_ack_delay`), and the bytes of one that goes
+/// alone: IP, UDP, a short header, one range, the seal.
+const ACK_DELAY: Duration = Duration::from_millis(25);
+const ACK_BYTES: u64 = 20 + 8 + 11 + 5 + 16;
+
+/// When the first packet of a dial is sent again: after a probe timeout from no knowledge of the path (RFC 9002, 6.2.2),
+/// doubled each time.
+const DIAL_RESENDS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(7)];
+
 /// How long a dial to nowhere takes to fail: the shell's `QUIC_HANDSHAKE_TIMEOUT`.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -62,6 +71,10 @@ pub(crate) struct End {
     pub(crate) accepted: bool,
     /// The peer's org and roles, once admitted here.
     pub(crate) admitted: Option<(OrgName, RoleSet)>,
+    /// Whether the peer has subscribed to gossip before it was admitted here.
+    pub(crate) subscribed: bool,
+    /// Since when something that came is to be acknowledged.
+    unacknowledged: Option<Moment>,
     /// When bytes last came.
     pub(crate) heard: Moment,
     /// Since when nothing can come.
@@ -122,8 +135,31 @@ impl World {
             if let Some(to) = to {
                 self.note_dial(node, to, None);
             }
-            return self.later(DIAL_TIMEOUT, Event::DialFailed { node, boot, target });
+            return self.later(DIAL_RESENDS[0], Event::DialAgain { node, boot, target, resent: 0 });
         };
+        self.answer_dial(node, to, target);
+    }
+
+    /// The first packet of a dial is sent again, because nothing has answered it.
+    pub(super) fn on_dial_again(&mut self, node: usize, boot: u32, target: DialTarget, resent: usize) {
+        if !self.is_boot(node, boot) {
+            return;
+        }
+        let to = target.addresses.first().and_then(|address| node_at(address));
+        if let Some(to) = to.filter(|to| *to < self.nodes.len() && self.is_reachable(node, *to)) {
+            return self.answer_dial(node, to, target);
+        }
+        let since = DIAL_RESENDS[resent];
+        match DIAL_RESENDS.get(resent + 1) {
+            Some(next) => {
+                self.later(*next - since, Event::DialAgain { node, boot, target, resent: resent + 1 });
+            }
+            None => self.later(DIAL_TIMEOUT - since, Event::DialFailed { node, boot, target }),
+        }
+    }
+
+    fn answer_dial(&mut self, node: usize, to: usize, target: DialTarget) {
+        let boot = self.nodes[node].boot;
         let there = self.network.arrival(node, to, FRAME_OVERHEAD_BYTES, self.now);
         let back = self.network.arrival(to, node, FRAME_OVERHEAD_BYTES, there);
         self.note_dial(node, to, Some(there));
@@ -172,6 +208,8 @@ impl World {
             told: false,
             accepted: false,
             admitted: None,
+            subscribed: false,
+            unacknowledged: None,
             heard: self.now,
             dark: None,
             draining: false,
@@ -202,6 +240,7 @@ impl World {
         self.trace.event(self.now, 4, node, &[]);
         self.undial(node, target);
         self.feed(node, |mesh, now| mesh.handle_dial_failed(target, now));
+        self.nodes[node].lost.extend(target.addresses.first().and_then(|address| node_at(address)));
         if let Some(peer) = target.node {
             self.give_up_if_hopeless(node, peer);
         }
@@ -234,12 +273,31 @@ impl World {
         let (from, target) = (wire.end(to.other()).node, wire.end(to).node);
         let bytes = bytes + FRAME_OVERHEAD_BYTES;
         self.nodes[from].bytes_sent += bytes as u64;
+        self.acknowledge(connection, to.other(), false);
         if self.network.is_cut(from, target) {
             self.note_message(from, target, &event, bytes, Fate::Held);
             let stalled = Stalled { connection, to, lane, bytes, event };
             self.stalled.entry((from, target)).or_default().push(stalled);
         } else {
             self.carry(Stalled { connection, to, lane, bytes, event }, from, target);
+        }
+    }
+
+    /// Acknowledgements of what came to a side. They go with what it sends within [`ACK_DELAY`], and alone after that.
+    pub(super) fn acknowledge(&mut self, connection: ConnectionId, side: Side, came: bool) {
+        let now = self.now;
+        let Some(wire) = self.wires.get_mut(&connection) else { return };
+        let end = wire.end_mut(side);
+        let node = end.node;
+        let waits = end.unacknowledged.is_some_and(|since| now.since(since) <= ACK_DELAY);
+        let alone = end.unacknowledged.is_some() && !waits;
+        end.unacknowledged = match came {
+            true if waits => end.unacknowledged,
+            true => Some(now),
+            false => None,
+        };
+        if alone {
+            self.nodes[node].bytes_sent += ACK_BYTES;
         }
     }
 
@@ -364,6 +422,8 @@ impl World {
         if self.is_boot(node, boot) {
             self.nodes[node].wires.remove(&connection);
             self.streams_of_gone(connection, side);
+            self.nodes[node].lost.insert(peer);
+            self.gossip_gone(node, peer);
             self.pulls_of_gone(connection, node);
             self.feed(node, |mesh, now| mesh.handle_disconnected(connection, "the connection closed", now));
             self.give_up_if_hopeless(node, self.federation.id(peer));

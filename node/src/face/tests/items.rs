@@ -27,6 +27,7 @@ async fn what_there_is_is_advertised_and_listed_in_both_eras() {
         "prompts": { "listChanged": true },
         "resources": { "listChanged": true, "subscribe": true },
         "completions": {},
+        "extensions": { "io.modelcontextprotocol/tasks": {} },
     });
     let discovered = modern(&node.client, "server/discover", json!({})).await;
     assert_eq!(discovered["result"]["capabilities"], expected);

@@ -248,11 +248,6 @@ async fn an_executor_holds_a_call_to_its_kind() {
     let node = plan.start().await;
     node.ready("things").await;
     let fake = Fake::start(&acme, &[&umbrella]).await;
-    let contract_of = |path: &str| {
-        let world = node.world();
-        let found = world.items_of(path).next().map(|item| (item.capability.clone(), item.contract));
-        found.unwrap_or_else(|| panic!("{path}"))
-    };
     let body = br#"{"uri":"test://fixed"}"#.to_vec();
     for (path, method, code) in [
         ("resource:umbrella.example/things/test://fixed", "tools/call", "unknown_method"),
@@ -260,7 +255,11 @@ async fn an_executor_holds_a_call_to_its_kind() {
         ("server:umbrella.example/things/things", "prompts/get", "unknown_method"),
         ("template:umbrella.example/things/test://item/{id}", "resources/read", "refused"),
     ] {
-        let (capability, contract) = contract_of(path);
+        let (capability, contract) = node
+            .sees(path, |world| {
+                world.items_of(path).next().map(|item| (item.capability.clone(), item.contract))
+            })
+            .await;
         let mut header = header(&acme, &fake, &node, "things");
         (header.capability, header.contract, header.method) = (capability, contract, method.into());
         (header.request, header.request_bytes) = (PayloadDigest::of(&body), body.len() as u32);
