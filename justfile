@@ -33,7 +33,7 @@ purity:
 demo *ARGS:
     cargo run --locked --bin comity -- demo {{ ARGS }}
 
-# The simulator's first tier as CI runs it: three hundred seeds, and a federation of a thousand nodes.
+# The simulator's first tier at length: three hundred seeds, and a federation of a thousand nodes.
 simulate:
     cargo build --locked --package comity-simnet
     target/debug/simnet soak mixed --seeds 210

@@ -25,7 +25,7 @@ const SHOWN_MAX: usize = 4;
 const TALK_MAX: u64 = 2;
 
 /// How many seconds of such talk are allowed on top, for what was under way.
-const TALK_SETTLES_S: u64 = 100;
+const TALK_SETTLES_S: u64 = 200;
 
 /// How long before its end an advert may be known to some and not to others, because their clocks differ.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(300);

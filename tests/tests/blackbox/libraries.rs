@@ -51,7 +51,7 @@ fn every_library_finds_through_two_nodes_what_the_server_offers() {
             assert_eq!(client.protocol, revision, "{library:?} in mode {mode}");
             for server in ["legacy", "modern"] {
                 let tool = |name: &str| format!("{server}__{name}");
-                tools_answer(&mut client, &tool);
+                tools_answer(&mut client, tool);
                 progress_is_told(&mut client, &tool("probe_progress"));
                 cancelling_reaches_the_server(&world, &mut client, &tool("probe_wait"));
                 the_server_asks_back(&mut client, tool);
