@@ -118,11 +118,17 @@ fn both_refuse_the_same_mistakes() {
         ("[constraints]", "[constraint]"),
     ] {
         let good = init() + MORE;
-        let bad = good.replacen(from, to, 1);
-        assert_ne!(bad, good, "{from}");
+        let bad = mistaken(&good, from, to);
         assert!(by_node(&bad).is_err(), "the node takes {to}");
         assert!(NodeFile::parse(&bad).is_err(), "the simulator takes {to}");
     }
+}
+
+/// The text with a mistake in the first line that says `from` and is no comment.
+fn mistaken(good: &str, from: &str, to: &str) -> String {
+    let says = |line: &&str| !line.starts_with('#') && line.contains(from);
+    let line = good.lines().find(says).unwrap_or_else(|| panic!("no line says {from}"));
+    good.replacen(&format!("\n{line}\n"), &format!("\n{}\n", line.replacen(from, to, 1)), 1)
 }
 
 /// The keys that a reader knows in one table, as it tells somebody who wrote another.
