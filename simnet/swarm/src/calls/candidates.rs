@@ -56,7 +56,8 @@ fn offers<'a>(
     let sets = sets.into_iter().flatten().filter_map(|digest| snapshot.blobs.set(&digest));
     sets.flat_map(|set| set.offers()).filter(|offer| {
         offer.server == request.capability.server
-            && offer.tool == request.capability.tool
+            && offer.kind == request.capability.kind
+            && offer.name == request.capability.name
             && snapshot.blobs.get(&offer.descriptor).is_some()
     })
 }
