@@ -26,6 +26,9 @@ pub(crate) const WINDOW_BYTES: usize = 256 * 1024;
 /// What every write costs besides itself: headers of TCP and IP.
 pub(crate) const OVERHEAD_BYTES: usize = 60;
 
+/// When the first packet of a dial is sent again, as in the first tier: RFC 9002, 6.2.2, and twice that each time after.
+pub(crate) const DIAL_RESENDS: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(7)];
 /// How long a dial to nowhere takes to fail, as in the first tier.
 pub(crate) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 

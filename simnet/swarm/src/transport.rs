@@ -6,16 +6,18 @@ use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use comity_simnet::moment::Moment;
 use libp2p::Multiaddr;
 use libp2p::core::Transport;
 use libp2p::core::transport::{DialOpts, ListenerId, TransportError, TransportEvent};
 use libp2p::futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::net::{DIAL_TIMEOUT, OVERHEAD_BYTES, Process, Shared};
+use crate::net::{DIAL_RESENDS, DIAL_TIMEOUT, OVERHEAD_BYTES, Process, Shared};
 use crate::pipe::Pipe;
 
 /// The transport of one process.
@@ -90,23 +92,32 @@ impl Transport for NetTransport {
     }
 }
 
-/// A connection stands after a round trip. Where nobody answers, that shows after a timeout.
+/// A connection stands after a round trip, whose first packet is sent again while nothing answers it. Where nobody does, that
+/// shows after a timeout.
 async fn dial(net: Shared, from: Process, to: usize) -> io::Result<Pipe> {
-    let answered = {
-        let net = &mut *net.lock();
-        let now = net.now();
-        net.answers(from.node, to).then(|| {
-            let there = net.stage.arrival(from.node, to, OVERHEAD_BYTES, now);
-            net.stage.arrival(to, from.node, OVERHEAD_BYTES, there)
-        })
-    };
-    if let Some(back) = answered {
-        tokio::time::sleep_until(net.instant(back)).await;
+    let begun = Instant::now();
+    for sent_after in [Duration::ZERO].into_iter().chain(DIAL_RESENDS) {
+        sleep_until(begun + sent_after).await;
+        let Some(back) = round_trip(&net, from.node, to) else { continue };
+        sleep_until(net.instant(back)).await;
         let still = net.lock().answers(from.node, to);
         if let Some(pipe) = still.then(|| net.connect(from, to)).flatten() {
             return Ok(pipe);
         }
+        // Whoever answered has gone: nothing that was sent comes to anything.
+        sleep(DIAL_TIMEOUT).await;
+        return Err(io::ErrorKind::TimedOut.into());
     }
-    sleep(DIAL_TIMEOUT).await;
+    sleep_until(begun + DIAL_TIMEOUT).await;
     Err(io::ErrorKind::TimedOut.into())
+}
+
+/// When the answer to a first packet that is sent now will be there, if somebody answers.
+fn round_trip(net: &Shared, from: usize, to: usize) -> Option<Moment> {
+    let net = &mut *net.lock();
+    let now = net.now();
+    net.answers(from, to).then(|| {
+        let there = net.stage.arrival(from, to, OVERHEAD_BYTES, now);
+        net.stage.arrival(to, from, OVERHEAD_BYTES, there)
+    })
 }
