@@ -2,7 +2,7 @@
 //!
 //! A check can only ever help: whatever cannot be checked passes, and its server decides. That is so for a schema that
 //! cannot be compiled (a `$ref` that is not in it, a revision of JSON Schema that is not known, a regular expression
-//! with look-around), for one that would cost too much ([`cost`]), and for numbers that no machine type holds. Nothing
+//! with look-around), for one that would cost too much (`cost`), and for numbers that no machine type holds. Nothing
 //! is ever fetched.
 //!
 //! Schemas are the revision of JSON Schema that their `$schema` names (draft 4 to 2020-12), 2020-12 where they name none.

@@ -1,6 +1,6 @@
 //! The invariants, and the plain model beside the machines that says what should be.
 //!
-//! The model is a [`Ledger`] of what was truly signed, sets of sites that the scenario calls lawful, and for each node the
+//! The model is a `Ledger` of what was truly signed, sets of sites that the scenario calls lawful, and for each node the
 //! highest sequence that it has seen of every other. None of it uses the code that it judges: places are compared as
 //! texts, adverts by the bytes that went into the ledger when they were signed.
 //!

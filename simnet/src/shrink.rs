@@ -2,7 +2,7 @@
 //! a shorter time.
 //!
 //! First the scenario is [pinned](pin::pin): what the seed drew, such as how many nodes a site has and which faults a
-//! `chaos` came to, is written out, so that it can be taken away piece by piece. Then one [cut](cuts) after another is
+//! `chaos` came to, is written out, so that it can be taken away piece by piece. Then one cut (`cuts`) after another is
 //! tried, and kept when the run still [breaks the same](Target), until none helps or time is up (delta debugging: Zeller
 //! and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002).
 //!
