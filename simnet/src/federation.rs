@@ -11,7 +11,7 @@ use comity_protocol::ids::{BlobDigest, CapabilityId, ContractDigest, Kind, NodeI
 use comity_protocol::mesh::overlay::Seed;
 use comity_protocol::mesh::own::{Identity, OwnOffers};
 use comity_protocol::rng::Rng;
-use comity_protocol::route::SiteFacts;
+use comity_protocol::route::{RouteRequest, SiteFacts};
 use comity_protocol::testing::{TestNode, TestOrg, mesh};
 use comity_protocol::trust::Anchors;
 
@@ -160,6 +160,22 @@ impl Federation {
     fn offered(&self, at: usize) -> impl Iterator<Item = &Tool> {
         let site = self.members[at].site;
         self.scenario.tools.iter().filter(move |tool| tool.sites.contains(&site))
+    }
+
+    /// What a node asks its router when it makes one of the scenario's calls, with what its site demands of every call.
+    pub(crate) fn request(&self, source: usize, caller: usize) -> RouteRequest {
+        let calls = &self.scenario.calls[source];
+        let tool = &self.scenario.tools[calls.tool];
+        RouteRequest {
+            capability: CapabilityId {
+                org: self.orgs[self.org_of(caller)].name.clone(),
+                server: tool.server.clone(),
+                kind: Kind::Tool,
+                name: tool.tool.clone(),
+            },
+            contract: contract(tool),
+            constraints: self.scenario.demands(calls, self.members[caller].site),
+        }
     }
 
     /// What a node offers under a capability.

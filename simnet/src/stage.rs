@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use comity_protocol::call::LocalOffer;
 use comity_protocol::constraints::DataClass;
-use comity_protocol::ids::{CapabilityId, Kind, NodeId};
+use comity_protocol::ids::{CapabilityId, NodeId};
 use comity_protocol::mesh::own::{Identity, OwnOffers};
 use comity_protocol::rng::Rng;
 use comity_protocol::route::{RouteRequest, SiteFacts};
 use comity_protocol::trust::Anchors;
 
-use crate::federation::{Federation, NODES_MAX, contract};
+use crate::federation::{Federation, NODES_MAX};
 use crate::moment::{LocalClock, Moment};
 use crate::network::Network;
 use crate::run::RunError;
@@ -230,19 +230,7 @@ impl Stage {
 
     /// What a node asks its router when it makes one of the scenario's calls.
     pub fn request(&self, source: usize, caller: usize) -> RouteRequest {
-        let calls = &self.federation.scenario.calls[source];
-        let tool = &self.federation.scenario.tools[calls.tool];
-        let org = self.federation.orgs[self.federation.org_of(caller)].name.clone();
-        RouteRequest {
-            capability: CapabilityId {
-                org,
-                server: tool.server.clone(),
-                kind: Kind::Tool,
-                name: tool.tool.clone(),
-            },
-            contract: contract(tool),
-            constraints: calls.constraints.clone(),
-        }
+        self.federation.request(source, caller)
     }
 
     /// Whether the scenario lets a node run one of its calls: plain sets, and none of the protocol's code.

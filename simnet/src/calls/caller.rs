@@ -9,7 +9,7 @@ use comity_protocol::call::{
     Target,
 };
 use comity_protocol::constraints::{CertificationSet, TrustLevel};
-use comity_protocol::ids::{CapabilityId, Kind, NodeId, PayloadDigest};
+use comity_protocol::ids::{NodeId, PayloadDigest};
 use comity_protocol::mesh::directory::Entry;
 use comity_protocol::mesh::{ConnectionId, Mesh};
 use comity_protocol::route::{self, Candidate, Health, Reach, Route, RouteRequest, Standing};
@@ -17,7 +17,6 @@ use comity_protocol::testing::mesh;
 use comity_protocol::time::{Mono, Wall};
 
 use super::{BODY, Call, CallEvent, Leg, Stream, StreamId, UpstreamEnd};
-use crate::federation::contract;
 use crate::moment::Moment;
 use crate::sabotage::Sabotage;
 use crate::scenario::{SiteId, Verdict};
@@ -98,19 +97,7 @@ impl World {
 
     fn request(&self, call: usize) -> RouteRequest {
         let one = &self.calls.list[call];
-        let calls = &self.scenario.calls[one.source];
-        let tool = &self.scenario.tools[calls.tool];
-        let org = self.federation.orgs[self.federation.org_of(one.caller)].name.clone();
-        RouteRequest {
-            capability: CapabilityId {
-                org,
-                server: tool.server.clone(),
-                kind: Kind::Tool,
-                name: tool.tool.clone(),
-            },
-            contract: contract(tool),
-            constraints: self.scenario.demands(calls, self.federation.members[one.caller].site),
-        }
+        self.federation.request(one.source, one.caller)
     }
 
     fn route(&mut self, call: usize) {

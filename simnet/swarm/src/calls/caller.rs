@@ -277,7 +277,7 @@ fn plan(office: &Office, order: Order, request: &RouteRequest, deadline: Mono) -
             capability: request.capability.clone(),
             contract: request.contract,
             method: "tools/call".into(),
-            constraints: calls.constraints.clone(),
+            constraints: request.constraints.clone(),
             principal: Principal {
                 org: request.capability.org.clone(),
                 node: office.handle.node(),
